@@ -1,0 +1,200 @@
+"""The durable tables of the engine: instances, their history, and what is still to be done.
+
+The event path reads and writes them with plain SQL (instances/engine/sqlite_store.py); Django owns
+the schema and reads them for lists and pages. Times are integer milliseconds since the epoch. JSON
+is stored as text, exactly as the runner wrote it. There are no foreign key constraints here: every
+event would pay for them, and the engine and machines/access.py keep the references right.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+
+from authz.models import Org
+from machines.models import Machine, MachineVersion
+
+
+class Instance(models.Model):
+    """One durable running copy of a machine version. `seq` counts its committed transitions."""
+
+    class Status(models.IntegerChoices):
+        RUNNING = 0, "running"
+        PAUSED = 1, "paused"
+        DELETED = 2, "deleted"
+
+    org = models.ForeignKey(Org, models.DO_NOTHING, db_constraint=False, db_index=False)
+    machine = models.ForeignKey(
+        Machine, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="instances"
+    )
+    slug = models.CharField(max_length=160)  # 128, and room for the suffix of a deleted one
+    version = models.ForeignKey(
+        MachineVersion, models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    desired_version = models.ForeignKey(
+        MachineVersion,
+        models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    status = models.PositiveSmallIntegerField(choices=Status.choices, default=Status.RUNNING)
+    seq = models.BigIntegerField()
+    ts = models.BigIntegerField()  # of the latest state; grows with every transition
+    state = models.TextField()  # {"state": value, "tags": [...], "done": bool}
+    extra = models.TextField(default="")  # what only the harness reads
+    context = models.TextField()
+    children = models.TextField(default="[]")  # live ephemeral services: [{"id", "src"}], in order
+    owner = models.TextField(null=True)  # node of the latest commit; a hint once settled
+    settle_deadline = models.BigIntegerField(null=True)  # null: settled
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "instance"
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["machine", "slug"], name="instance_slug_unique")
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            # Orphans of a node that is gone: SELECT … WHERE owner=? AND settle_deadline IS NOT NULL.
+            models.Index(
+                fields=["owner"],
+                name="instance_unsettled",
+                condition=models.Q(settle_deadline__isnull=False),
+            ),
+        ]
+
+
+class Transition(models.Model):
+    """One committed macrostep of an instance. Append only."""
+
+    class Kind(models.IntegerChoices):
+        INIT = 0, "init"
+        CLIENT = 1, "client"
+        TIMER = 2, "timer"
+        MESSAGE = 3, "message"
+        SERVICE = 4, "service"
+        LOST_SERVICE = 5, "lost service"
+        UPGRADE = 6, "upgrade"
+        HTTP_API = 7, "http api"
+
+    pk = models.CompositePrimaryKey("instance_id", "seq")
+    instance_id = models.BigIntegerField()
+    seq = models.BigIntegerField()
+    commit_id = models.BigIntegerField()  # tells our own commit from another's after a lost answer
+    kind = models.PositiveSmallIntegerField(choices=Kind.choices)
+    event = models.TextField()
+    state = models.TextField()
+    context = models.TextField()
+    effects = models.TextField(default="")  # timers, cancels, messages: JSON list, or empty
+    report = models.TextField(default="")  # names of actions and services: JSON object, or empty
+    auth_context = models.TextField(default="")  # who sent the event: JSON, or empty
+    duration_us = models.IntegerField()  # computing it in the runner
+    version_id = models.BigIntegerField()
+    request_key = models.CharField(max_length=255, null=True)
+    caused_by = models.BigIntegerField(null=True)  # the delivery that was consumed
+    ts = models.BigIntegerField()
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "transition"
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            # A request key is applied at most once (P1); also the look-up of a repeated request.
+            models.UniqueConstraint(
+                fields=["instance_id", "request_key"],
+                name="transition_request_key_once",
+                condition=models.Q(request_key__isnull=False),
+            )
+        ]
+
+
+class DeliveryFields(models.Model):
+    """What a delivery and a dead letter share."""
+
+    class Kind(models.IntegerChoices):
+        TIMER = 0, "timer"
+        MESSAGE = 1, "message"
+        SPAWN = 2, "spawn"
+        CHILD_DONE = 3, "child done"
+
+    kind = models.PositiveSmallIntegerField(choices=Kind.choices)
+    org_id = models.BigIntegerField()
+    target_machine_id = models.BigIntegerField()
+    target_slug = models.CharField(max_length=160)
+    source_id = models.BigIntegerField(null=True)
+    source_seq = models.BigIntegerField(null=True)
+    source_n = models.SmallIntegerField(null=True)
+    send_id = models.TextField(null=True)
+    event = models.TextField()
+    due_at = models.BigIntegerField()
+    claim_until = models.BigIntegerField(default=0)
+    claims = models.IntegerField(default=0)
+    attempts = models.SmallIntegerField(default=0)
+    last_error = models.TextField(null=True)
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class Delivery(DeliveryFields):
+    """Everything durable that is still to be done: timers, and later messages and spawns.
+
+    A row is written in the commit of the transition that caused it and deleted in the commit of
+    the transition that consumes it.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+
+    class Meta:
+        db_table = "delivery"
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(
+                fields=["source_id", "source_seq", "source_n"], name="delivery_written_once"
+            )
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["due_at"], name="delivery_due"),  # the pump
+            models.Index(  # all that waits for one instance, in the order of delivery
+                fields=["target_machine_id", "target_slug", "due_at", "id"], name="delivery_target"
+            ),
+            models.Index(  # cancel
+                fields=["source_id", "send_id"],
+                name="delivery_send",
+                condition=models.Q(send_id__isnull=False),
+            ),
+        ]
+
+
+class DeadLetter(DeliveryFields):
+    """A delivery that failed for good, kept for people to look at and send again."""
+
+    id = models.BigIntegerField(primary_key=True)  # of the delivery
+    died_at = models.BigIntegerField()
+    reason = models.TextField()
+
+    class Meta:
+        db_table = "dead_letter"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["org_id", "died_at"], name="dead_letter_of_org")
+        ]
+
+
+class LogEntry(models.Model):
+    """One line that customers' code wrote to its console."""
+
+    id = models.BigAutoField(primary_key=True)
+    org_id = models.BigIntegerField()
+    machine_id = models.BigIntegerField()
+    version_id = models.BigIntegerField()
+    instance_id = models.BigIntegerField(null=True)
+    instance_slug = models.CharField(max_length=160, default="")
+    level = models.CharField(max_length=8)
+    message = models.TextField()
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "log_entry"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["org_id", "created_at"], name="log_entry_of_org"),
+        ]

@@ -1,0 +1,77 @@
+"""Machines and their immutable versions."""
+
+from typing import ClassVar
+
+from django.core.validators import RegexValidator
+from django.db import models
+
+from authz.models import Org, User
+from statebacked_site.identifiers import IDENTIFIER_LENGTH_MAX, SLUG_PATTERN, new_version_id
+
+validate_slug = RegexValidator(SLUG_PATTERN)
+
+
+class Machine(models.Model):
+    """A logical machine of an org: a slug, and the version that new instances get."""
+
+    org = models.ForeignKey(Org, on_delete=models.CASCADE, related_name="machines")
+    slug = models.CharField(max_length=128, validators=[validate_slug])
+    current_version = models.ForeignKey(
+        "MachineVersion", on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["org", "slug"], name="machine_slug_unique_in_org")
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class MachineVersion(models.Model):
+    """One immutable code bundle of a machine. Its code lies in `VersionCode`, so lists stay small."""
+
+    machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="versions")
+    public_id = models.CharField(
+        max_length=IDENTIFIER_LENGTH_MAX, unique=True, default=new_version_id
+    )
+    client_info = models.CharField(max_length=1000, blank=True)
+    xstate_major = models.PositiveSmallIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class VersionCode(models.Model):
+    """The code of a version: as it was uploaded, and as the runner evaluates it."""
+
+    version = models.OneToOneField(
+        MachineVersion, on_delete=models.CASCADE, primary_key=True, related_name="code"
+    )
+    source_gzip = models.BinaryField()  # the uploaded ES module
+    source_sha256 = models.CharField(max_length=64)
+    source_bytes = models.PositiveIntegerField()
+    commonjs_gzip = models.BinaryField()  # made from it by esbuild when it was finalized
+    externals = models.JSONField()  # specifiers that the platform provides, e.g. ["npm:xstate@5"]
+
+
+class CodeUpload(models.Model):
+    """A provisional version: waits for its code, then for being finalized.
+
+    The upload address carries a secret, works once and expires; finalizing turns the row into a
+    `MachineVersion` with the same public id, or leaves it for another try if the bundle is bad.
+    """
+
+    machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="uploads")
+    public_id = models.CharField(
+        max_length=IDENTIFIER_LENGTH_MAX, unique=True, default=new_version_id
+    )
+    sha256_of_secret = models.CharField(max_length=64)
+    source_gzip = models.BinaryField(null=True, blank=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
