@@ -1,0 +1,974 @@
+"""The engine: how an event becomes a durable transition. No I/O, no clock, no database of its own.
+
+Store, runners and clock are passed in and call back, so the same code runs in production and under
+a simulated clock. Everything here runs on one thread; the store's writer is the only other one, and
+it reads `Activation.dead` and the fields of operations that were handed to it.
+
+Invariants kept here (engine.md section 15 has the full list):
+  I2  An operation is answered with success only after its commit, and then exactly once.
+  I4  Effects are released (`K`) only after the commit of the step that caused them.
+  I5  A service event is taken only from the activation that announced it.
+  I6  Events from outside wait until each lost service has had its error event.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from instances.engine.errors import (
+    ContextTooLarge,
+    EngineError,
+    InstanceDeleted,
+    InstanceExists,
+    InstanceNotFound,
+    InstancePaused,
+    MachineOverLimit,
+    MachineThrew,
+    MailboxFull,
+    OutcomeUnknown,
+    RejectedByAuthorizer,
+    Unavailable,
+    UnsupportedEffect,
+)
+from instances.engine.operations import (
+    SETTLED,
+    Activation,
+    Code,
+    Delivery,
+    Kind,
+    Operation,
+    Outcome,
+    Replayed,
+    Reply,
+    TimerRow,
+    state_body,
+)
+from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
+from instances.engine.store import InstanceRow, LogRow, Store
+
+log = logging.getLogger("statebacked.engine")
+
+CHAIN = 64  # steps of one activation that may be computed before the first is committed
+MAILBOX_EVENTS = 1_000
+MAILBOX_BYTES = 8_000_000
+TRIES = 4  # of one operation, after conflicts and lost runners
+CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
+EFFECTS_PER_STEP = 1_000
+DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
+LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the database again
+LOG_ROWS_WAITING = 5_000
+STATE_PREFIX = '{"state":'
+
+LIMIT_MESSAGES = {
+    "memory": "the machine used more memory than a runner has",
+    "cpu": "the machine did not answer in time (an endless loop?)",
+    "flood": "the machine wrote more output than is allowed",
+}
+
+
+class Clock(Protocol):
+    def now_ms(self) -> int:
+        """Wall clock, milliseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds; never goes back."""
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Any:
+        """Call back at that monotonic time; the handle has `cancel()`."""
+
+
+class Engine:
+    """All live activations of this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        runners: Runners,
+        clock: Clock,
+        *,
+        settle_limit_ms: int = 90_000,
+        on_timers: Callable[[list[Delivery]], None] = lambda timers: None,
+        on_cancelled: Callable[[list[int]], None] = lambda ids: None,
+        on_delivered: Callable[[Delivery], None] = lambda delivery: None,
+        on_committed: Callable[[Operation], None] | None = None,
+    ) -> None:
+        self.store = store
+        self.runners = runners
+        self.clock = clock
+        self.settle_limit_ms = settle_limit_ms
+        self.on_timers = on_timers  # timers due soon that a commit has just written
+        self.on_cancelled = on_cancelled  # ids of deliveries that a commit has deleted
+        self.on_delivered = on_delivered  # a claimed delivery has left the engine, however it ended
+        self.on_committed = on_committed  # each committed step, for realtime subscribers
+        self.activations: dict[tuple[int, str], Activation] = {}
+        self.loading: dict[tuple[int, str], list[Operation]] = {}
+        self.links: dict[RunnerProcess, RunnerLink] = {}
+        self.logs: list[LogRow] = []
+        self.draining = False
+        self._rids = itertools.count(1)
+        self._aids = itertools.count(1)
+        self._commit_ids = itertools.count(random.getrandbits(62))
+        self.commits = 0
+        self.conflicts = 0
+
+    # ------------------------------------------------------------------ operations come in
+
+    def send(
+        self,
+        key: tuple[int, str],
+        event: str,
+        auth: str,
+        reply: Reply,
+        request_key: str | None = None,
+    ) -> None:
+        """A client's event; `reply` gets the body of the answer or an EngineError."""
+        self.submit(Operation(Kind.CLIENT, key, event, auth, reply, request_key=request_key))
+
+    def deliver(self, delivery: Delivery) -> None:
+        """A durable timer is due. Ends in `on_delivered`."""
+        self.submit(Operation(Kind.TIMER, delivery.key, delivery.event, "", delivery=delivery))
+
+    def submit(self, operation: Operation) -> None:
+        activation = self.activations.get(operation.key)
+        if activation is None:
+            self._load(operation)
+        else:
+            self._enqueue(activation, operation)
+
+    def create(
+        self,
+        key: tuple[int, str],
+        version_id: int,
+        context: str,
+        auth: str,
+        reply: Reply,
+        parent: str = "",
+    ) -> None:
+        """Create an instance of a version; the answer is its state once it has settled."""
+        event = '{"type":"xstate.init"}'
+        creation = (version_id, context, parent)
+        self._create(Operation(Kind.INIT, key, event, auth, reply, creation=creation))
+
+    def _create(self, operation: Operation) -> None:
+        assert operation.creation is not None
+        version_id = operation.creation[0]
+
+        def ready(process: RunnerProcess | None, error: Exception | None) -> None:
+            if process is None:
+                operation.refuse(_unavailable(error))
+            else:
+                link = self._link(process)
+                activation = self._mount(operation.key, None, version_id, link)
+                self._enqueue(activation, operation)
+
+        if self.draining:
+            operation.refuse(Unavailable("the server is shutting down"))
+        else:
+            self.runners.acquire(version_id, ready)
+
+    def read(
+        self, row: InstanceRow, slug: str, auth: str, done: Callable[[int | EngineError], None]
+    ) -> None:
+        """Ask the version's `allowRead` about a committed row; `done` gets a Code or an error."""
+
+        def answered(read: Read, answer: int | EngineReadError) -> None:
+            if isinstance(answer, int):
+                done(answer)
+            elif read.tries < TRIES:
+                ask(read)
+            else:
+                done(MachineOverLimit("allowRead did not answer"))
+
+        def ask(read: Read) -> None:
+            def ready(process: RunnerProcess | None, error: Exception | None) -> None:
+                if process is None:
+                    done(_unavailable(error))
+                    return
+                link = self._link(process)
+                read.tries += 1
+                read.rid = rid = str(next(self._rids))
+                link.waiting[rid] = read
+                value = _state_value(row.state)
+                link.send(f"R\t{rid}\t{slug}\t{value}\t{row.context}\t{auth}\n".encode())
+
+            self.runners.acquire(row.version_id, ready)
+
+        ask(Read(answered))
+
+    # ------------------------------------------------------------------ queue → runner
+
+    def _enqueue(self, activation: Activation, operation: Operation) -> None:
+        if operation.request_key is not None and activation.row_id is not None:
+            if self.store.has_request_key(activation.row_id, operation.request_key):
+                operation.answer(Replayed(activation.body()))
+                return
+        queue = activation.queue
+        if queue and operation.is_external and _is_mailbox_full(queue, operation):
+            self._refuse(operation, MailboxFull("too many events wait for this instance"))
+            return
+        operation.activation = activation
+        if operation.suspect:
+            activation.link.suspects += 1
+        if queue or activation.closing or not self._may_send(activation, operation):
+            queue.append(operation)
+        else:
+            self._send(activation, operation)
+
+    def _may_send(self, activation: Activation, operation: Operation) -> bool:
+        """Only settled activations chain: with live services, steps are taken one at a time."""
+        link = activation.link
+        if link.suspects and not (operation.suspect and not link.waiting):
+            return False
+        in_flight = len(activation.sent) + len(activation.uncommitted)
+        if activation.children == SETTLED:
+            return in_flight < CHAIN
+        return in_flight == 0 and not activation.acknowledgements
+
+    def _send_queued(self, activation: Activation) -> None:
+        queue = activation.queue
+        while queue and not activation.closing and self._may_send(activation, queue[0]):
+            self._send(activation, queue.popleft())
+
+    def _clear_suspect(self, link: RunnerLink, operation: Operation) -> None:
+        """A suspect was answered: it is innocent. The next one goes, or everything goes on."""
+        operation.suspect = False
+        link.suspects -= 1
+        for activation in list(link.activations.values()):
+            self._send_queued(activation)
+
+    def _send(self, activation: Activation, operation: Operation) -> None:
+        link = activation.link
+        operation.rid = rid = str(next(self._rids))
+        link.waiting[rid] = operation
+        activation.sent.append(operation)
+        aid = activation.aid
+        kind = operation.kind
+        if kind is Kind.CLIENT:
+            line = f"S\t{aid}\t{rid}\t{operation.event}\t{operation.auth}\n"
+            link.activations.move_to_end(aid)
+        elif kind is Kind.TIMER:
+            line = f"T\t{aid}\t{rid}\t{operation.event}\n"
+        elif kind is Kind.SERVICE:
+            line = f"V\t{aid}\t{rid}\t{operation.inbox_n}\n"
+        elif kind is Kind.INIT:
+            assert operation.creation is not None
+            _, context, parent = operation.creation
+            slug = operation.key[1]
+            line = f"C\t{aid}\t{rid}\t{slug}\t{context}\t{operation.auth}\t{parent}\n"
+        else:
+            assert kind is Kind.LOST_SERVICE, kind
+            line = f"O\t{aid}\t{rid}\t{operation.child}\n"
+        link.send(line.encode())
+
+    # ------------------------------------------------------------------ loading
+
+    def _load(self, operation: Operation) -> None:
+        """Read the row and mount it; single flight, so one load never makes two activations."""
+        if self.draining and operation.delivery is None:
+            self._refuse(operation, Unavailable("the server is shutting down"))
+            return
+        waiting = self.loading.get(operation.key)
+        if waiting is not None:
+            if len(waiting) >= MAILBOX_EVENTS:
+                self._refuse(operation, MailboxFull("too many events wait for this instance"))
+            else:
+                waiting.append(operation)
+            return
+        key = operation.key
+        self.loading[key] = [operation]
+        self.store.read(key, lambda row: self._loaded(key, row))
+
+    def _loaded(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
+        if isinstance(row, InstanceRow) and row.status == 0:
+            self.runners.acquire(
+                row.version_id, lambda process, error: self._mount_row(key, row, process, error)
+            )
+            return
+        if row is None:
+            error: EngineError = InstanceNotFound(f"there is no instance {key[1]}")
+        elif isinstance(row, Exception):
+            log.error("could not read instance %s: %s", key, row)
+            error = Unavailable("the database does not answer")
+        elif row.status == 1:
+            error = InstancePaused(f"{key[1]} is paused")
+        else:
+            error = InstanceNotFound(f"there is no instance {key[1]}")
+        for operation in self.loading.pop(key):
+            self._refuse(operation, error)
+
+    def _mount_row(
+        self,
+        key: tuple[int, str],
+        row: InstanceRow,
+        process: RunnerProcess | None,
+        error: Exception | None,
+    ) -> None:
+        operations = self.loading.pop(key)
+        if process is None:
+            for operation in operations:
+                self._refuse(operation, _unavailable(error))
+            return
+        link = self._link(process)
+        activation = self._mount(key, row.id, row.version_id, link)
+        activation.seq = activation.tail_seq = row.seq
+        activation.ts = activation.tail_ts = row.ts
+        activation.state, activation.extra = row.state, row.extra
+        activation.context, activation.children = row.context, row.children
+        activation.public = public_of(row.context)
+        activation.deadline_ms = self.clock.now_ms() + self.settle_limit_ms
+        self.activations[key] = activation
+        link.weight += activation.weight()
+        line = (
+            f"L\t{activation.aid}\t{key[1]}\t{row.state}\t{row.extra}\t{row.context}"
+            f"\t{row.children}\n"
+        )
+        link.send(line.encode())
+        if row.children != SETTLED:
+            # An earlier activation ended with these services alive. The children stay in the
+            # activation until their error events are committed, so events take turns behind them.
+            for child in json.loads(row.children):
+                lost = json.dumps(child["id"])
+                event = f'{{"type":"statebacked.lost-service","service":{lost}}}'
+                self._enqueue(activation, Operation(Kind.LOST_SERVICE, key, event, "", child=lost))
+        for operation in operations:
+            self._enqueue(activation, operation)
+
+    def _mount(
+        self, key: tuple[int, str], row_id: int | None, version_id: int, link: RunnerLink
+    ) -> Activation:
+        activation = Activation(str(next(self._aids)), key, row_id, version_id, link)
+        link.activations[activation.aid] = activation
+        if link.is_full():
+            self._evict(link)
+        return activation
+
+    def _evict(self, link: RunnerLink) -> None:
+        """Drop the longest unused idle activations; all of them can be loaded again."""
+        for activation in list(itertools.islice(link.activations.values(), 64)):
+            if not link.is_full():
+                return
+            if activation.is_idle() and activation.row_id is not None:
+                self._forget(activation)
+
+    def _link(self, process: RunnerProcess) -> RunnerLink:
+        link = self.links.get(process)
+        if link is None:
+            link = self.links[process] = RunnerLink(process)
+        return link
+
+    # ------------------------------------------------------------------ the runner speaks
+
+    def on_lines(self, process: RunnerProcess, lines: Iterable[bytes]) -> None:
+        """Lines of a runner, as many as came in one read. Anything may stand in them."""
+        link = self.links.get(process)
+        if link is None:
+            return
+        now_ms = self.clock.now_ms()
+        ready: list[Operation] = []
+        try:
+            for line in lines:
+                fields = line.decode().split("\t")
+                request = link.waiting.pop(fields[0], None)
+                if request is None:
+                    self._on_notice(link, fields, now_ms)
+                elif isinstance(request, Read):
+                    request.send(request, int(fields[1]))
+                else:
+                    self._on_answer(link, request, fields, now_ms, ready)
+        except (ProtocolViolation, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
+            log.warning("version %s: runner broke the protocol: %r", process.version_id, error)
+            process.kill("protocol")
+        if ready:
+            self.store.put(ready)
+
+    def _on_answer(
+        self,
+        link: RunnerLink,
+        operation: Operation,
+        fields: list[str],
+        now_ms: int,
+        ready: list[Operation],
+    ) -> None:
+        activation = operation.activation
+        if operation.suspect:
+            self._clear_suspect(link, operation)
+        if activation.closing:
+            return  # its end has begun; what was sent is tried again then
+        if not activation.sent or activation.sent.popleft() is not operation:
+            raise ProtocolViolation("an answer out of order")
+        code = int(fields[1])
+        operation.code = code
+        if code == Code.CHANGED or code == Code.CHANGED_WITH_EFFECTS:
+            (
+                _,
+                _,
+                operation.state,
+                operation.extra,
+                operation.context,
+                operation.public,
+                operation.children,
+                operation.effects,
+                operation.report,
+                duration,
+            ) = fields
+            operation.duration_us = int(float(duration))
+            error = self._check_step(activation, operation, now_ms)
+            if error is None:
+                activation.tail_seq += 1
+                operation.seq = activation.tail_seq
+                ts = activation.tail_ts + 1
+                activation.tail_ts = operation.ts = now_ms if now_ms > ts else ts
+                operation.created_at_ms = now_ms
+                operation.commit_id = next(self._commit_ids) & 0x7FFFFFFFFFFFFFFF
+                activation.uncommitted.append(operation)
+                ready.append(operation)
+                return
+            # Steps behind it were computed on a state that will not be: start again without it.
+            self._refuse(operation, error)
+            self._restart(activation)
+            return
+        if code == Code.UNKNOWN_ACTIVATION:
+            activation.sent.appendleft(operation)
+            self._restart(activation)
+            return
+        operation.state = fields[2] if len(fields) > 2 else ""
+        operation.public = fields[5] if len(fields) > 5 else ""
+        if activation.uncommitted or operation.delivery is not None or self.store.has_other_writers:
+            # Computed on steps that are not committed: it waits behind them (and a delivery that
+            # changes nothing is consumed by a write).
+            operation.seq, operation.ts = activation.tail_seq, activation.tail_ts
+            activation.uncommitted.append(operation)
+            ready.append(operation)
+            return
+        self._finish_unchanged(activation, operation)
+        self._after_step(activation)
+
+    def _check_step(
+        self, activation: Activation, operation: Operation, now_ms: int
+    ) -> EngineError | None:
+        """Why this step must not be committed; sets its timers, cancels and settle deadline."""
+        context = operation.context
+        size = len(context) if context.isascii() else len(context.encode())
+        if size > CONTEXT_BYTES_MAX:
+            return ContextTooLarge(
+                f"the context would have {size:,} bytes of JSON; {CONTEXT_BYTES_MAX:,} are allowed"
+            )
+        if not operation.state.startswith(STATE_PREFIX) or "\0" in context:
+            raise ProtocolViolation("not a state")
+        operation.timers = operation.cancels = None
+        if operation.effects:
+            error = self._plan_effects(operation, now_ms)
+            if error is not None:
+                return error
+        if operation.kind <= Kind.MESSAGE:  # from outside
+            activation.deadline_ms = now_ms + self.settle_limit_ms
+        operation.deadline_ms = None if operation.children == SETTLED else activation.deadline_ms
+        return None
+
+    def _plan_effects(self, operation: Operation, now_ms: int) -> EngineError | None:
+        effects = json.loads(operation.effects)
+        if len(effects) > EFFECTS_PER_STEP:
+            return UnsupportedEffect(f"one step may have {EFFECTS_PER_STEP} effects at most")
+        timers: list[TimerRow] = []
+        cancels: list[str] = []
+        for n, effect in enumerate(effects):
+            if effect["t"] == "cancel":
+                send_id = str(effect["id"])
+                # XState cancels the latest one with that id, which may be of this very step.
+                for i in range(len(timers) - 1, -1, -1):
+                    if timers[i].send_id == send_id:
+                        del timers[i]
+                        break
+                else:
+                    cancels.append(send_id)
+            elif effect["t"] == "timer" and not effect.get("to"):
+                delay_ms = min(max(float(effect["delay"]), 0.0), DELAY_MS_MAX)
+                event = json.dumps(effect["event"], separators=(",", ":"))
+                timers.append(TimerRow(n, str(effect["id"]), event, now_ms + round(delay_ms)))
+            else:
+                return UnsupportedEffect(
+                    "messages to other instances are not supported by this version of the server"
+                )
+        operation.timers = timers or None
+        operation.cancels = cancels or None
+        return None
+
+    def _on_notice(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
+        kind = fields[0]
+        if kind == "G":
+            self._on_log(link, fields, now_ms)
+            return
+        if kind.isdigit():
+            return  # the answer to a request of an activation that is gone
+        activation = link.activations.get(fields[1])
+        if activation is None:
+            return
+        if kind == "E":
+            _, _, n, child, event = fields
+            if activation.closing:
+                return
+            operation = Operation(Kind.SERVICE, activation.key, event, "", child=child, inbox_n=n)
+            activation.inbox += 1
+            self._enqueue(activation, operation)
+        elif kind == "K":
+            if activation.acknowledgements:
+                activation.acknowledgements -= 1
+            self._after_step(activation)
+        elif kind == "W":
+            activation.wants_acknowledgement = True
+            self._acknowledge_if_wanted(activation)
+        else:
+            raise ProtocolViolation(f"unknown message {kind[:20]!r}")
+
+    def _on_log(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
+        _, aid, level, arguments = fields
+        activation = link.activations.get(aid)
+        if len(self.logs) >= LOG_ROWS_WAITING or (activation is None and aid):
+            return
+        message = " ".join(str(part) for part in json.loads(arguments))
+        self.logs.append(
+            LogRow(
+                link.process.version_id,
+                activation.row_id if activation else None,
+                activation.key[1] if activation else "",
+                level[:8],
+                message,
+                now_ms,
+            )
+        )
+
+    # ------------------------------------------------------------------ the store answers
+
+    def on_commit(self, outcomes: list[tuple[Operation, Outcome]]) -> None:
+        """What became of steps that were put into the store, in the order of `put`."""
+        for operation, outcome in outcomes:
+            activation = operation.activation
+            if activation.uncommitted and activation.uncommitted[0] is operation:
+                activation.uncommitted.popleft()
+            if outcome is Outcome.COMMITTED:
+                code = operation.code
+                if code == Code.CHANGED or code == Code.CHANGED_WITH_EFFECTS:
+                    self._committed(activation, operation)
+                else:
+                    self._finish_unchanged(activation, operation)
+                self._after_step(activation)
+            else:
+                self._not_committed(activation, operation, outcome)
+
+    def _committed(self, activation: Activation, operation: Operation) -> None:
+        self.commits += 1
+        link = activation.link
+        link.weight -= activation.weight()
+        activation.seq, activation.ts = operation.seq, operation.ts
+        activation.state, activation.extra = operation.state, operation.extra
+        activation.context, activation.public = operation.context, operation.public
+        activation.children = operation.children
+        link.weight += activation.weight()
+        kind = operation.kind
+        if kind is Kind.INIT:
+            self.activations[activation.key] = activation
+        elif kind is Kind.SERVICE:
+            activation.inbox -= 1
+        if operation.code == Code.CHANGED_WITH_EFFECTS:
+            self._acknowledge(activation)
+        if operation.timers:
+            self._schedule(activation, operation.timers)
+        if operation.cancelled_ids:
+            self.on_cancelled(operation.cancelled_ids)
+        if operation.delivery is not None:
+            self.on_delivered(operation.delivery)
+        if self.on_committed is not None:
+            self.on_committed(operation)
+        if operation.reply is not None:
+            if operation.children == SETTLED and activation.is_settled():
+                operation.answer(state_body(operation.ts, operation.state, operation.public))
+            else:
+                activation.waiters.append(operation)
+
+    def _schedule(self, activation: Activation, timers: list[TimerRow]) -> None:
+        soon = self.clock.now_ms() + LOCAL_TIMER_MS
+        due = [
+            Delivery(t.delivery_id, 0, activation.key, t.event, t.due_at_ms, 0, 1)
+            for t in timers
+            if t.due_at_ms < soon
+        ]
+        if due:
+            self.on_timers(due)
+
+    def _acknowledge(self, activation: Activation) -> None:
+        activation.wants_acknowledgement = False
+        if activation.link.alive:
+            activation.acknowledgements += 1
+            activation.link.send(f"K\t{activation.aid}\n".encode())
+
+    def _acknowledge_if_wanted(self, activation: Activation) -> None:
+        if activation.wants_acknowledgement and not activation.uncommitted and not activation.sent:
+            self._acknowledge(activation)
+
+    def _finish_unchanged(self, activation: Activation, operation: Operation) -> None:
+        """An answer without a transition: refused, thrown, or nothing to do."""
+        if operation.kind is Kind.SERVICE:
+            activation.inbox -= 1
+        code = operation.code
+        if code == Code.UNCHANGED:
+            activation.public = operation.public
+            self._delivered(operation)
+            if operation.reply is not None:
+                if activation.is_settled():
+                    operation.answer(activation.body())
+                else:
+                    activation.waiters.append(operation)
+            return
+        if operation.kind is Kind.INIT:
+            self._forget(activation)
+        if code == Code.DENIED:
+            if operation.state:
+                self._log_thrown(activation, operation, "authorizer threw")
+            self._refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
+        elif code == Code.THREW:
+            name, message, stack = _error_fields(operation.state)
+            self._log_thrown(activation, operation, "event failed")
+            thrown = MachineThrew(f"{name}: {message}" if name else message, stack)
+            self._refuse(operation, thrown)
+            if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
+                self._service_event_failed(activation, operation, thrown)
+        else:
+            raise ProtocolViolation(f"unknown code {code}")
+
+    def _service_event_failed(
+        self, activation: Activation, operation: Operation, thrown: MachineThrew
+    ) -> None:
+        """The service has ended but its event can't be processed: it counts as lost.
+
+        If even the event of a lost service fails, what waits behind it can't be processed either.
+        """
+        if operation.kind is Kind.LOST_SERVICE:
+            for waiting in activation.queue:
+                if waiting.is_external:
+                    self._refuse(waiting, thrown)
+            activation.queue.clear()
+        self._close(activation)
+
+    def _log_thrown(self, activation: Activation, operation: Operation, what: str) -> None:
+        name, message, stack = _error_fields(operation.state)
+        self.logs.append(
+            LogRow(
+                activation.version_id,
+                activation.row_id,
+                activation.key[1],
+                "error",
+                f"{what}: {stack or f'{name}: {message}'}\nevent: {operation.event[:2000]}",
+                self.clock.now_ms(),
+            )
+        )
+
+    def _not_committed(
+        self, activation: Activation, operation: Operation, outcome: Outcome
+    ) -> None:
+        match outcome:
+            case Outcome.CONFLICT:
+                self.conflicts += 1
+                operation.tries += 1
+                activation.returned.append(operation)
+            case Outcome.DUPLICATE:
+                operation.answer(Replayed(activation.body()))
+            case Outcome.GONE:
+                self._delivered(operation)
+            case Outcome.EXISTS:
+                self._refuse(operation, InstanceExists(f"{operation.key[1]} exists already"))
+            case Outcome.PAUSED:
+                self._refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
+            case Outcome.DELETED:
+                self._refuse(operation, InstanceDeleted(f"there is no instance {operation.key[1]}"))
+            case Outcome.FAILED:
+                self._refuse(operation, Unavailable("the database refused the transition"))
+            case Outcome.AMBIGUOUS:
+                self._refuse(operation, OutcomeUnknown("the database did not answer in time"))
+        self._restart(activation)
+
+    # ------------------------------------------------------------------ after each step
+
+    def _after_step(self, activation: Activation) -> None:
+        if activation.closing:
+            if not activation.uncommitted:
+                self._close_now(activation)
+            return
+        if activation.queue:
+            self._send_queued(activation)
+        if activation.wants_acknowledgement:
+            self._acknowledge_if_wanted(activation)
+        if activation.children != SETTLED:
+            self._watch_deadline(activation)
+        elif activation.waiters and activation.is_settled():
+            self._answer_waiters(activation)
+        if activation.link.retiring and activation.is_idle():
+            self._forget(activation)
+
+    def _answer_waiters(self, activation: Activation) -> None:
+        body = activation.body()
+        waiters, activation.waiters = activation.waiters, []
+        for operation in waiters:
+            operation.answer(body)
+
+    def _watch_deadline(self, activation: Activation) -> None:
+        if activation.timer is None:
+            in_ms = activation.deadline_ms - self.clock.now_ms()
+            activation.timer = self.clock.call_at(
+                self.clock.monotonic() + in_ms / 1000, self._on_deadline, activation
+            )
+
+    def _on_deadline(self, activation: Activation) -> None:
+        activation.timer = None
+        if activation.dead or activation.closing or activation.is_settled():
+            return
+        if self.clock.now_ms() < activation.deadline_ms:
+            self._watch_deadline(activation)  # an event came meanwhile and moved it
+        else:
+            self._close(activation)
+
+    # ------------------------------------------------------------------ ends of activations
+
+    def _forget(self, activation: Activation) -> None:
+        """Drop an activation that owes nobody anything."""
+        if self.activations.get(activation.key) is activation:
+            del self.activations[activation.key]
+        activation.dead = True
+        link = activation.link
+        if link.activations.pop(activation.aid, None) is not None:
+            link.weight -= activation.weight()
+        if activation.timer is not None:
+            activation.timer.cancel()
+            activation.timer = None
+        if link.alive:
+            link.send(f"D\t{activation.aid}\n".encode())
+            if link.retiring and not link.activations and not link.waiting:
+                self.runners.release(link.process)
+
+    def _restart(self, activation: Activation) -> None:
+        """What is not committed of this activation is void: end it, and do that work anew.
+
+        Steps that are with the store come back as conflicts, since the activation is dead.
+        """
+        activation.dead = True
+        activation.closing = True
+        if not activation.uncommitted:
+            self._close_now(activation)
+
+    def _close(self, activation: Activation) -> None:
+        """End an activation in order: what is with the store still counts, the rest is done anew."""
+        if activation.closing:
+            return
+        activation.closing = True
+        if not activation.uncommitted:
+            self._close_now(activation)
+
+    def _close_now(self, activation: Activation) -> None:
+        self._answer_waiters(activation)
+        self._drop_requests(activation)
+        again = [*activation.returned, *activation.sent, *activation.queue]
+        activation.returned.clear()
+        activation.sent.clear()
+        activation.queue.clear()
+        if activation.children != SETTLED and activation.row_id is not None:
+            self.store.release(activation.row_id, activation.seq)
+        self._forget(activation)
+        for operation in again:
+            self._try_again(operation)
+
+    def _drop_requests(self, activation: Activation) -> None:
+        link = activation.link
+        for operation in activation.sent:
+            link.waiting.pop(operation.rid, None)
+        for operation in itertools.chain(activation.sent, activation.queue):
+            if operation.suspect:
+                link.suspects -= 1
+
+    def _try_again(self, operation: Operation) -> None:
+        if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
+            return  # of the activation that is gone; its lost services are in the row
+        if operation.tries >= TRIES:
+            self._refuse(operation, Unavailable("the instance is contended"))
+        elif operation.kind is Kind.INIT:
+            self._create(operation)
+        else:
+            self.submit(operation)
+
+    def _refuse(self, operation: Operation, error: EngineError) -> None:
+        operation.refuse(error)
+        delivery = operation.delivery
+        if delivery is None:
+            return
+        if error.counts_as_attempt:
+            self.store.fail(delivery, f"{error.code}: {error}"[:2000])
+        else:
+            self.store.postpone(delivery.id, self.clock.now_ms() + 1_000)
+        self.on_delivered(delivery)
+
+    def _delivered(self, operation: Operation) -> None:
+        if operation.delivery is not None:
+            self.on_delivered(operation.delivery)
+
+    # ------------------------------------------------------------------ ends of runners
+
+    def on_exit(self, process: RunnerProcess, reason: str) -> None:
+        """A runner died. What it had not answered was not committed and may be computed again.
+
+        Steps run in order, but answers are written in groups, so with several requests in flight
+        nobody can tell which one killed it. Those become suspects and run one at a time: the one
+        that kills a runner alone is the culprit and fails.
+        """
+        link = self.links.pop(process, None)
+        if link is None:
+            return
+        link.alive = False
+        waiting = list(link.waiting.values())
+        link.waiting.clear()
+        in_flight = [request for request in waiting if isinstance(request, Operation)]
+        culprit = self._culprit(in_flight)
+        for operation in in_flight:
+            operation.tries += 1
+            operation.suspect = True
+        if culprit is not None:
+            culprit.activation.sent.remove(culprit)
+            message = LIMIT_MESSAGES.get(reason, f"the machine's runner ended ({reason})")
+            self._log_killed(culprit, message)
+            self._refuse(culprit, MachineOverLimit(message))
+        for activation in list(link.activations.values()):
+            self._close(activation)
+        for request in waiting:
+            if isinstance(request, Read):
+                request.send(request, EngineReadError(reason))
+
+    def _culprit(self, in_flight: list[Operation]) -> Operation | None:
+        suspects = [operation for operation in in_flight if operation.suspect]
+        if len(suspects) == 1:
+            return suspects[0]
+        if len(in_flight) == 1:
+            return in_flight[0]
+        return None
+
+    def _log_killed(self, operation: Operation, message: str) -> None:
+        activation = operation.activation
+        self.logs.append(
+            LogRow(
+                activation.version_id,
+                activation.row_id,
+                activation.key[1],
+                "error",
+                f"{message}\nevent: {operation.event[:2000]}",
+                self.clock.now_ms(),
+            )
+        )
+
+    def on_retire(self, process: RunnerProcess) -> None:
+        """A runner is to be replaced: idle activations leave it now, the others when they settle."""
+        link = self._link(process)
+        link.retiring = True
+        for activation in list(link.activations.values()):
+            if activation.is_idle():
+                self._forget(activation)
+        if not link.activations and not link.waiting:
+            self.runners.release(process)
+
+    # ------------------------------------------------------------------ pause, delete, drain
+
+    def set_status(self, key: tuple[int, str], row_id: int, status: int, reply: Reply) -> None:
+        """Pause or resume. Pausing stops the services; their error events come when it resumes."""
+
+        def done(found: bool) -> None:
+            activation = self.activations.get(key)
+            if status != 0 and activation is not None:
+                self._close(activation)
+            if not reply.done():
+                reply.set_result(found)
+
+        self.store.set_status(row_id, status, done)
+
+    def delete(self, key: tuple[int, str], row_id: int, reply: Reply) -> None:
+        def done(found: bool) -> None:
+            activation = self.activations.get(key)
+            if activation is not None:
+                activation.children = SETTLED  # nothing to release: the row is gone
+                self._close(activation)
+            if not reply.done():
+                reply.set_result(found)
+
+        self.store.delete(row_id, done)
+
+    def drain(self) -> None:
+        """Take no new work from clients; what is in flight goes on."""
+        self.draining = True
+
+    def busy(self) -> int:
+        """How many activations still have work in flight."""
+        return sum(not a.is_idle() for a in self.activations.values()) + len(self.loading)
+
+    def close_all(self) -> None:
+        """Give up what has not settled: services are stopped and count as lost."""
+        for activation in list(self.activations.values()):
+            self._close(activation)
+
+    def flush_logs(self) -> None:
+        if self.logs:
+            rows, self.logs = self.logs, []
+            self.store.log(rows)
+
+
+class ProtocolViolation(Exception):
+    """A runner said something that the protocol does not know: it is killed."""
+
+
+class _PublicPart(msgspec.Struct):
+    public: msgspec.Raw = msgspec.Raw()
+
+
+_decode_public = msgspec.json.Decoder(_PublicPart).decode
+
+
+def public_of(context: str) -> str:
+    """The text of `context.public`, or an empty one."""
+    try:
+        return bytes(_decode_public(context).public).decode()
+    except msgspec.ValidationError:
+        return ""  # the context is not an object
+
+
+def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
+    if len(queue) >= MAILBOX_EVENTS:
+        return True
+    # Small events can't pass the bound in bytes before the one in number.
+    if len(operation.event) * MAILBOX_EVENTS < MAILBOX_BYTES:
+        return False
+    return sum(len(waiting.event) for waiting in queue) > MAILBOX_BYTES
+
+
+def _unavailable(error: Exception | None) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    return Unavailable(str(error) if error is not None else "no runner is available")
+
+
+def _state_value(state: str) -> str:
+    """The value inside `{"state":<value>,"tags":[…],"done":<bool>}`."""
+    return json.dumps(json.loads(state)["state"], separators=(",", ":"))
+
+
+def _error_fields(text: str) -> tuple[str, str, str]:
+    """Name, message and stack of an error object as the runner wrote it."""
+    try:
+        error = json.loads(text)
+        return (
+            str(error.get("name", "")),
+            str(error.get("message", "")),
+            str(error.get("stack", "")),
+        )
+    except (ValueError, AttributeError):
+        return "", text[:2000], ""

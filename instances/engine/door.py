@@ -1,0 +1,106 @@
+"""The door between ordinary synchronous Django and the engine on its loop.
+
+Functions here block the calling thread until the engine has done its part. They must not be called
+on the engine's own loop. Where no engine runs in this process (commands, tests), those that only
+announce something do nothing, and those that need the engine raise `EngineNotRunning`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from instances.engine.node import EngineNode
+from instances.models import Instance
+from instances.runtime.bundle import BundleInfo
+
+T = TypeVar("T")
+
+CALL_LIMIT_S = 100.0
+
+_node: EngineNode | None = None
+
+
+class EngineNotRunning(RuntimeError):
+    """This process serves no events: the engine is in another one, or not started."""
+
+
+def install(node: EngineNode | None) -> None:
+    """Called when the server starts and stops."""
+    global _node
+    _node = node
+
+
+def node() -> EngineNode:
+    if _node is None:
+        raise EngineNotRunning("the engine does not run in this process")
+    return _node
+
+
+def is_ready() -> bool:
+    """Whether events can be served."""
+    return _node is not None and _node.ready
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the engine's loop and wait for it."""
+    return asyncio.run_coroutine_threadsafe(coroutine, node().loop).result(CALL_LIMIT_S)
+
+
+def check_bundle(source: bytes) -> BundleInfo:
+    """Convert and load an uploaded bundle in the sandbox. Raises InvalidBundle."""
+    return run(node().pool.check_bundle(source))
+
+
+def set_status(instance_id: int, status: int) -> bool:
+    """Pause or resume an instance; False if it is gone."""
+
+    async def call() -> bool:
+        here = node()
+        key = await _key_of(instance_id)
+        if key is None:
+            return False
+        engine = here.engine
+        return bool(await here.call(lambda f: engine.set_status(key, instance_id, status, f)))
+
+    return run(call())
+
+
+def delete_instance(instance_id: int) -> bool:
+    """Delete an instance with its history, timers and logs; False if it was gone."""
+
+    async def call() -> bool:
+        here = node()
+        key = await _key_of(instance_id)
+        if key is None:
+            return False
+        return bool(await here.call(lambda f: here.engine.delete(key, instance_id, f)))
+
+    return run(call())
+
+
+async def _key_of(instance_id: int) -> tuple[int, str] | None:
+    values = Instance.objects.filter(pk=instance_id).values_list("machine_id", "slug")
+    return await values.afirst()
+
+
+def version_published(machine_id: int) -> None:
+    """A machine has a new current version, or is gone: look it up again."""
+    from instances import lean
+
+    lean.machines.forget(machine_id)
+
+
+def key_deleted(public_id: str) -> None:
+    """Tokens signed by this key stop working at once."""
+    from instances import lean
+
+    lean.callers.forget_key(public_id)
+
+
+def token_revoked() -> None:
+    """An access token or a role was taken away: verify every token again."""
+    from instances import lean
+
+    lean.callers.clear()

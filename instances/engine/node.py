@@ -1,0 +1,138 @@
+"""One process that hosts the engine: wires core, store, runners and timers to an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from instances.engine.core import LOCAL_TIMER_MS, Engine
+from instances.engine.lock import EngineLock
+from instances.engine.operations import Delivery
+from instances.engine.sqlite_store import SqliteStore
+from instances.engine.timers import Timers
+from instances.runtime.pool import BundleCode, RunnerPool
+from instances.runtime.settings import RuntimeSettings
+
+log = logging.getLogger("statebacked.engine")
+
+FLUSH_LOGS_EVERY_S = 0.5
+DRAIN_S = 25.0  # how long unsettled instances may go on when the server stops
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    database: Path
+    synchronous: str  # FULL (durable against a power cut) or NORMAL
+    settle_limit_ms: int
+    runtime: RuntimeSettings
+
+
+class LoopClock:
+    """The real clock: wall time for what is stored, the loop's monotonic time for waiting."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.monotonic = loop.time
+        self.call_at: Callable[..., asyncio.TimerHandle] = loop.call_at
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class EngineNode:
+    """Started and stopped with the server. `engine` may be used on `loop` only."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+        self.ready = False
+
+    async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.lock = EngineLock(self.settings.database)
+        self.lock.acquire()
+        self.clock = LoopClock(self.loop)
+        self.store = SqliteStore(
+            str(self.settings.database),
+            self.id,
+            post=self.loop.call_soon_threadsafe,
+            on_commit=lambda outcomes: self.engine.on_commit(outcomes),
+            synchronous=self.settings.synchronous,
+            local_timer_ms=LOCAL_TIMER_MS,
+        )
+        self.pool = RunnerPool(
+            self.settings.runtime,
+            load_code=load_version_code,
+            on_lines=lambda runner, lines: self.engine.on_lines(runner, lines),
+            on_exit=lambda runner, reason: self.engine.on_exit(runner, reason),
+            on_retire=lambda runner: self.engine.on_retire(runner),
+        )
+        self.timers = Timers(self.store, self.clock, self._deliver)
+        self.engine = Engine(
+            self.store,
+            self.pool,
+            self.clock,
+            settle_limit_ms=self.settings.settle_limit_ms,
+            on_timers=self.timers.add,
+            on_cancelled=self.timers.forget,
+            on_delivered=self.timers.delivered,
+        )
+        self.store.start()
+        await self.pool.start()
+        self.timers.start()
+        self._flusher = self.loop.create_task(self._flush_logs())
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Settle what can settle, stop the rest, write everything, leave nothing running."""
+        self.ready = False
+        self.timers.stop()
+        self.engine.drain()
+        give_up = self.loop.time() + DRAIN_S
+        while self.engine.busy() and self.loop.time() < give_up:
+            await asyncio.sleep(0.02)
+        self.engine.close_all()
+        self._flusher.cancel()
+        self.engine.flush_logs()
+        await self.pool.stop()
+        await asyncio.to_thread(self.store.stop)
+        self.lock.release()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.engine.deliver(delivery)
+
+    async def _flush_logs(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_LOGS_EVERY_S)
+            self.engine.flush_logs()
+
+    async def call(self, start: Callable[[asyncio.Future[Any]], None]) -> Any:
+        """Await an operation of the engine that answers through a future."""
+        future = self.loop.create_future()
+        start(future)
+        return await future
+
+
+@sync_to_async(thread_sensitive=False)
+def load_version_code(version_id: int) -> BundleCode:
+    """The CommonJS code of a version, as a runner loads it."""
+    from django.db import close_old_connections
+
+    from machines.models import VersionCode
+
+    close_old_connections()
+    try:
+        code = VersionCode.objects.get(version_id=version_id)
+        return BundleCode(gzip.decompress(code.commonjs_gzip).decode(), list(code.externals))
+    finally:
+        close_old_connections()

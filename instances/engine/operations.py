@@ -1,0 +1,295 @@
+"""What the engine works on: operations, activations, and the words for how an operation ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from instances.engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from instances.engine.runners import RunnerLink
+
+SETTLED = "[]"  # the `children` of an instance with no live ephemeral service
+
+
+class Kind(IntEnum):
+    """Why an instance takes a step. The numbers are those of `Transition.Kind`."""
+
+    INIT = 0
+    CLIENT = 1
+    TIMER = 2
+    MESSAGE = 3
+    SERVICE = 4
+    LOST_SERVICE = 5
+
+
+class Code(IntEnum):
+    """First field of a runner's answer (docs/runner-protocol.md)."""
+
+    CHANGED = 0
+    UNCHANGED = 1
+    DENIED = 2
+    THREW = 3
+    UNKNOWN_ACTIVATION = 4
+    CHANGED_WITH_EFFECTS = 5
+
+
+class Outcome(IntEnum):
+    """What became of an operation in the store."""
+
+    COMMITTED = 0
+    CONFLICT = 1  # the instance has moved, or an earlier step of the same activation failed
+    DUPLICATE = 2  # its request key is in the history already
+    GONE = 3  # its delivery was consumed or cancelled meanwhile
+    EXISTS = 4  # an instance of that name is there
+    PAUSED = 5
+    DELETED = 6
+    FAILED = 7  # the database refused: certainly not applied
+    AMBIGUOUS = 8  # the database may have applied it
+
+
+class Reply(Protocol):
+    """Where the answer of an operation goes; an `asyncio.Future` is one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: Any, /) -> None: ...
+
+
+class Replayed(bytes):
+    """An answer to a request whose idempotency key is in the history: nothing was done again."""
+
+
+class Delivery:
+    """A durable timer that was claimed: the row, as far as delivering it needs."""
+
+    __slots__ = ("attempts", "claims", "due_at_ms", "event", "id", "key", "kind")
+
+    def __init__(
+        self,
+        id: int,
+        kind: int,
+        key: tuple[int, str],
+        event: str,
+        due_at_ms: int,
+        attempts: int,
+        claims: int,
+    ) -> None:
+        self.id = id
+        self.kind = kind
+        self.key = key  # (machine id, slug) of the instance that it is for
+        self.event = event
+        self.due_at_ms = due_at_ms
+        self.attempts = attempts
+        self.claims = claims
+
+
+class TimerRow:
+    """A timer that a step has set: becomes a row of `delivery` in the step's commit."""
+
+    __slots__ = ("delivery_id", "due_at_ms", "event", "n", "send_id")
+
+    def __init__(self, n: int, send_id: str, event: str, due_at_ms: int) -> None:
+        self.n = n  # position among the step's effects
+        self.send_id = send_id
+        self.event = event
+        self.due_at_ms = due_at_ms
+        self.delivery_id = 0  # given by the store
+
+
+class Operation:
+    """One step that an instance is asked to take, from the request to its answer.
+
+    Fields up to `suspect` are set when it is made; the rest as the runner and the store answer.
+    """
+
+    __slots__ = (
+        "activation",
+        "auth",
+        "cancelled_ids",
+        "cancels",
+        "child",
+        "children",
+        "code",
+        "commit_id",
+        "context",
+        "created_at_ms",
+        "creation",
+        "deadline_ms",
+        "delivery",
+        "duration_us",
+        "effects",
+        "event",
+        "extra",
+        "inbox_n",
+        "key",
+        "kind",
+        "public",
+        "reply",
+        "report",
+        "request_key",
+        "rid",
+        "seq",
+        "state",
+        "suspect",
+        "timers",
+        "tries",
+        "ts",
+    )
+
+    def __init__(
+        self,
+        kind: Kind,
+        key: tuple[int, str],
+        event: str,
+        auth: str,
+        reply: Reply | None = None,
+        *,
+        request_key: str | None = None,
+        delivery: Delivery | None = None,
+        child: str = "",
+        inbox_n: str = "",
+        creation: tuple[int, str, str] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.event = event
+        self.auth = auth  # authContext of the sender as JSON; empty for the instance's own events
+        self.reply = reply
+        self.request_key = request_key
+        self.delivery = delivery
+        self.child = child  # JSON string: the service that a SERVICE or LOST_SERVICE event is of
+        self.inbox_n = inbox_n
+        self.creation = creation  # of INIT: version id, given context, reference to the parent
+        self.tries = 0
+        self.suspect = False  # was in flight when a runner died among others
+        self.timers: list[TimerRow] | None = None
+        self.cancels: list[str] | None = None
+        self.cancelled_ids: list[int] | None = None
+        self.deadline_ms: int | None = None
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it comes from outside the activation, and so survives the activation's end."""
+        return self.kind in (Kind.CLIENT, Kind.TIMER, Kind.MESSAGE)
+
+    def answer(self, body: bytes) -> None:
+        """Give the sender its answer; does nothing for deliveries and senders that went away."""
+        if self.reply is not None and not self.reply.done():
+            self.reply.set_result(body)
+
+    def refuse(self, error: EngineError) -> None:
+        if self.reply is not None and not self.reply.done():
+            self.reply.set_exception(error)
+
+    # Set by the runner's answer and by the engine as it comes in.
+    activation: Activation
+    rid: str
+    code: int
+    state: str
+    extra: str
+    context: str
+    public: str
+    children: str
+    effects: str
+    report: str
+    duration_us: int
+    # Set when the step gets its place in the history.
+    seq: int
+    ts: int
+    created_at_ms: int
+    commit_id: int
+
+
+class Activation:
+    """One live load of an instance in one runner, and the queue of what it is asked to do.
+
+    An operation moves `queue` → `sent` (to the runner) → `uncommitted` (answered, with the store)
+    → `waiters` (committed, until the instance has settled). `tail_*` include steps that are
+    answered and not yet committed; `seq`, `ts`, `state` … are those of the last commit.
+    """
+
+    __slots__ = (
+        "acknowledgements",
+        "aid",
+        "children",
+        "closing",
+        "context",
+        "dead",
+        "deadline_ms",
+        "extra",
+        "inbox",
+        "key",
+        "link",
+        "public",
+        "queue",
+        "returned",
+        "row_id",
+        "sent",
+        "seq",
+        "state",
+        "tail_seq",
+        "tail_ts",
+        "timer",
+        "ts",
+        "uncommitted",
+        "version_id",
+        "waiters",
+        "wants_acknowledgement",
+    )
+
+    def __init__(
+        self, aid: str, key: tuple[int, str], row_id: int | None, version_id: int, link: RunnerLink
+    ) -> None:
+        self.aid = aid
+        self.key = key
+        self.row_id = row_id  # None until an instance that is being created is committed
+        self.version_id = version_id
+        self.link = link
+        self.seq = self.tail_seq = 0
+        self.ts = self.tail_ts = 0
+        self.state = self.extra = self.context = self.public = ""
+        self.children = SETTLED
+        self.queue: deque[Operation] = deque()
+        self.sent: deque[Operation] = deque()
+        self.uncommitted: deque[Operation] = deque()
+        self.waiters: list[Operation] = []
+        self.returned: list[Operation] = []  # void: to be tried again once it has ended
+        self.inbox = 0  # service events and self-sends that are announced and not yet committed
+        self.acknowledgements = 0  # `K` lines sent and not yet answered: effects may be starting
+        self.wants_acknowledgement = False  # the runner asked for a `K` (its `W` line)
+        self.deadline_ms = 0  # settle deadline, wall clock
+        self.timer: Any = None  # of the settle deadline
+        self.closing = False  # sends nothing more; ends when `uncommitted` is empty
+        self.dead = False  # what is not committed is void (also set by the store's writer thread)
+
+    def is_settled(self) -> bool:
+        return self.children == SETTLED and not self.acknowledgements and not self.inbox
+
+    def is_idle(self) -> bool:
+        """Nothing would be lost if it were dropped now."""
+        return (
+            self.is_settled()
+            and not self.sent
+            and not self.uncommitted
+            and not self.queue
+            and not self.waiters
+            and not self.closing
+        )
+
+    def weight(self) -> int:
+        """Bytes of JSON that it keeps in memory, here and in the runner alike."""
+        return len(self.state) + len(self.extra) + len(self.context)
+
+    def body(self) -> bytes:
+        """The committed state as the API answers it."""
+        return state_body(self.ts, self.state, self.public)
+
+
+def state_body(ts: int, state: str, public: str) -> bytes:
+    """`{"ts", "publicContext"?, "state", "tags", "done"}`, spliced from JSON texts."""
+    if public:
+        return f'{{"ts":{ts},"publicContext":{public},{state[1:]}'.encode()
+    return f'{{"ts":{ts},{state[1:]}'.encode()

@@ -1,0 +1,83 @@
+"""The engine's view of a runner: which activations it holds and which requests it owes an answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from instances.engine.operations import Activation, Operation
+
+# A runner keeps its activations live in a V8 heap of 128 MB; each costs some kilobytes besides its JSON.
+ACTIVATIONS_PER_RUNNER = 2_000
+BYTES_PER_RUNNER = 16_000_000
+
+
+class RunnerProcess(Protocol):
+    """What the engine needs of a sandboxed process (instances/runtime/process.py)."""
+
+    version_id: int
+    retiring: bool
+
+    def send(self, line: bytes) -> None: ...
+    def kill(self, reason: str) -> None: ...
+
+
+class Runners(Protocol):
+    """Where runners come from (instances/runtime/pool.py)."""
+
+    def acquire(
+        self,
+        version_id: int,
+        ready: Callable[[RunnerProcess | None, Exception | None], None],
+    ) -> None: ...
+
+    def release(self, runner: RunnerProcess) -> None: ...
+
+
+class Read:
+    """A question to `allowRead` that waits for its answer."""
+
+    __slots__ = ("rid", "send", "tries")
+
+    def __init__(self, send: Callable[[Read, int | EngineReadError], None]) -> None:
+        self.send = send  # gets the code of the answer, or an error
+        self.rid = ""
+        self.tries = 0
+
+
+class EngineReadError(Exception):
+    """The runner died before it answered; the read may be tried again."""
+
+
+class RunnerLink:
+    """One runner process with the engine's books about it."""
+
+    __slots__ = (
+        "activations",
+        "alive",
+        "process",
+        "retiring",
+        "send",
+        "suspects",
+        "waiting",
+        "weight",
+    )
+
+    def __init__(self, process: RunnerProcess) -> None:
+        self.process = process
+        self.send = process.send
+        # Requests that it owes an answer, by rid: another runner's requests can't be answered here.
+        self.waiting: dict[str, Operation | Read] = {}
+        # In order of use, the longest unused first.
+        self.activations: OrderedDict[str, Activation] = OrderedDict()
+        self.weight = 0  # bytes of JSON in its activations
+        # Operations that may have killed an earlier runner: while there are any, this one works on
+        # them alone and one at a time, so that its death names the culprit.
+        self.suspects = 0
+        self.alive = True
+        self.retiring = False
+
+    def is_full(self) -> bool:
+        return len(self.activations) > ACTIVATIONS_PER_RUNNER or self.weight > BYTES_PER_RUNNER

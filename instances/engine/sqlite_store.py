@@ -1,0 +1,573 @@
+"""The store on SQLite: WAL, `synchronous=FULL`, one writer thread that commits in groups.
+
+The writer takes all that is queued, up to 256 steps, and writes it in one transaction: one UPDATE row
+per instance, one INSERT row per step. While a batch is being synced to disk the next one collects;
+it never waits to fill a batch. There is no other writer of these tables: an exclusive lock file
+beside the database keeps a second engine out (`lock.py`).
+
+What fails in a batch is found by counting rows. Then the batch is rolled back and its steps are
+written one by one, each in a savepoint, so that a bad one fails alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from instances.engine.operations import (
+    SETTLED,
+    Activation,
+    Code,
+    Delivery,
+    Kind,
+    Operation,
+    Outcome,
+)
+from instances.engine.store import InstanceRow, LogRow, OnCommit
+
+BATCH_STEPS = 256
+PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
+ATTEMPTS_MAX = 5  # of a delivery; then it is a dead letter
+RETRY_AFTER_MS = 30_000
+CLAIMS_MAX = 20  # starts of an engine that a delivery may be part of before it is suspected
+# A claim ends with the process that holds it: they are cleared at the start.
+CLAIM_MS = 86_400_000
+
+# Answers by which a delivery is done: refused and thrown ones are failed attempts instead.
+CONSUMING = (Code.CHANGED, Code.UNCHANGED, Code.CHANGED_WITH_EFFECTS)
+
+UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?, owner=?,
+ settle_deadline=? WHERE id=? AND seq=? AND status=0"""
+INSERT = """INSERT INTO instance (id, org_id, machine_id, slug, version_id, status, seq, ts, state,
+ extra, context, children, owner, settle_deadline, created_at)
+ SELECT ?, org_id, id, ?, ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ? FROM machines_machine WHERE id=?
+ ON CONFLICT (machine_id, slug) DO NOTHING"""
+HISTORY = """INSERT INTO transition (instance_id, seq, commit_id, kind, event, state, context,
+ effects, report, auth_context, duration_us, version_id, request_key, caused_by, ts, created_at)
+ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+CONSUME = "DELETE FROM delivery WHERE id=?"
+CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
+ WHERE source_id=? AND send_id=?) RETURNING id"""
+TIMER = """INSERT INTO delivery (id, kind, org_id, target_machine_id, target_slug, source_id,
+ source_seq, source_n, send_id, event, due_at, claim_until, claims, attempts, created_at)
+ SELECT ?, 0, org_id, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ? FROM machines_machine WHERE id=?"""
+READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children
+ FROM instance WHERE machine_id=? AND slug=?"""
+CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
+ SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
+ RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims"""
+DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
+ source_n, send_id, event, due_at, claim_until, claims, attempts, last_error, created_at"""
+
+Task = Callable[[], None]
+
+
+class SqliteStore:
+    """See `store.Store`. Made on the engine's loop; `post` calls back on it from any thread."""
+
+    has_other_writers = False
+
+    def __init__(
+        self,
+        path: str,
+        node: str,
+        *,
+        post: Callable[..., Any],
+        on_commit: OnCommit,
+        synchronous: str = "FULL",
+        local_timer_ms: int = 1_000,
+    ) -> None:
+        self.path = path
+        self.node = node
+        self.post = post
+        self.on_commit = on_commit
+        self.synchronous = synchronous
+        self.local_timer_ms = local_timer_ms
+        self.batches = 0
+        self.steps = 0
+        self._queue: queue.SimpleQueue[list[Operation] | Task | None] = queue.SimpleQueue()
+        self._version_owners: dict[int, tuple[int, int] | None] = {}
+
+    def start(self) -> None:
+        self.reader = self._connect()
+        self.db = self._connect()
+        self.db.execute("UPDATE delivery SET claim_until=0 WHERE claim_until<>0")
+        self._next_instance_id = self._next_id("instance")
+        self._next_delivery_id = max(self._next_id("delivery"), self._next_id("dead_letter"))
+        for (instance_id,) in self.db.execute("SELECT id FROM instance WHERE status=2").fetchall():
+            self._queue.put(lambda instance_id=instance_id: self._purge(instance_id))
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued and end the writer."""
+        self._queue.put(None)
+        self._thread.join()
+        self.reader.close()
+        self.db.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA busy_timeout=5000; PRAGMA cache_size=-65536;"
+            "PRAGMA mmap_size=268435456; PRAGMA wal_autocheckpoint=4000;"
+            f"PRAGMA synchronous={self.synchronous};"
+        )
+        return db
+
+    def _next_id(self, table: str) -> int:
+        """One more than any id that was ever given, also to rows that are deleted by now."""
+        (highest,) = self.db.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()
+        row = self.db.execute("SELECT seq FROM sqlite_sequence WHERE name=?", (table,)).fetchone()
+        return int(max(highest, row[0] if row else 0)) + 1
+
+    # ------------------------------------------------------------------ reads, on the loop
+
+    def read(
+        self, key: tuple[int, str], done: Callable[[InstanceRow | Exception | None], None]
+    ) -> None:
+        # A point read takes less time than a hop to a thread.
+        try:
+            row = self.reader.execute(READ, key).fetchone()
+        except sqlite3.Error as error:
+            done(error)
+            return
+        done(InstanceRow._make(row) if row is not None else None)
+
+    def has_request_key(self, instance_id: int, request_key: str) -> bool:
+        sql = "SELECT 1 FROM transition WHERE instance_id=? AND request_key=?"
+        return self.reader.execute(sql, (instance_id, request_key)).fetchone() is not None
+
+    def has_due(self, before_ms: int, now_ms: int) -> bool:
+        sql = "SELECT 1 FROM delivery WHERE due_at<=? AND claim_until<=? LIMIT 1"
+        return self.reader.execute(sql, (before_ms, now_ms)).fetchone() is not None
+
+    # ------------------------------------------------------------------ writes, queued
+
+    def put(self, operations: list[Operation]) -> None:
+        self._queue.put(operations)
+
+    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
+        sql = "UPDATE instance SET status=? WHERE id=? AND status<>2"
+
+        def work() -> bool:
+            return self.db.execute(sql, (status, instance_id)).rowcount == 1
+
+        self._task(work, done)
+
+    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
+        def work() -> bool:
+            self.db.execute("BEGIN IMMEDIATE")
+            found = self.db.execute(
+                "UPDATE instance SET status=2, seq=seq+1, slug=slug||'~'||id,"
+                " settle_deadline=NULL, owner=NULL WHERE id=? AND status<>2 RETURNING machine_id,"
+                " substr(slug, 1, length(slug)-length('~'||id))",
+                (instance_id,),
+            ).fetchone()
+            if found is not None:
+                self.db.execute(
+                    "DELETE FROM delivery WHERE target_machine_id=? AND target_slug=?", found
+                )
+            self.db.execute("COMMIT")
+            if found is not None:
+                self._queue.put(lambda: self._purge(instance_id))
+            return found is not None
+
+        self._task(work, done)
+
+    def release(self, instance_id: int, seq: int) -> None:
+        sql = "UPDATE instance SET settle_deadline=NULL, owner=NULL WHERE id=? AND seq=?"
+        self._task(lambda: self.db.execute(sql, (instance_id, seq)).rowcount)
+
+    def claim_due(self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+
+        def work() -> list[Delivery]:
+            rows = self.db.execute(CLAIM, (now_ms + CLAIM_MS, before_ms, now_ms, limit)).fetchall()
+            claimed = []
+            for id_, kind, machine_id, slug, event, due_at, attempts, claims in rows:
+                delivery = Delivery(id_, kind, (machine_id, slug), event, due_at, attempts, claims)
+                if claims > CLAIMS_MAX:
+                    self._bury(id_, "crash-loop: the server ended each time that it was delivered")
+                else:
+                    claimed.append(delivery)
+            claimed.sort(key=lambda delivery: (delivery.due_at_ms, delivery.id))
+            return claimed
+
+        self._task(work, done)
+
+    def postpone(self, delivery_id: int, due_at_ms: int) -> None:
+        sql = "UPDATE delivery SET claim_until=0, due_at=? WHERE id=?"
+        self._task(lambda: self.db.execute(sql, (due_at_ms, delivery_id)).rowcount)
+
+    def fail(self, delivery: Delivery, error: str) -> None:
+        def work() -> None:
+            if delivery.attempts + 1 >= ATTEMPTS_MAX:
+                self.db.execute(
+                    "UPDATE delivery SET attempts=?, last_error=? WHERE id=? AND attempts=?",
+                    (delivery.attempts + 1, error, delivery.id, delivery.attempts),
+                )
+                self._bury(delivery.id, error)
+            else:
+                self.db.execute(
+                    "UPDATE delivery SET attempts=?, last_error=?, claim_until=0, due_at=?"
+                    " WHERE id=? AND attempts=?",
+                    (
+                        delivery.attempts + 1,
+                        error,
+                        time.time_ns() // 1_000_000 + RETRY_AFTER_MS,
+                        delivery.id,
+                        delivery.attempts,
+                    ),
+                )
+
+        self._task(work)
+
+    def log(self, rows: list[LogRow]) -> None:
+        def work() -> None:
+            values = []
+            for row in rows:
+                owner = self._owner_of(row.version_id)
+                if owner is not None:
+                    org_id, machine_id = owner
+                    values.append((org_id, machine_id, *row))
+            self.db.executemany(
+                "INSERT INTO log_entry (org_id, machine_id, version_id, instance_id,"
+                " instance_slug, level, message, created_at) VALUES (?,?,?,?,?,?,?,?)",
+                values,
+            )
+
+        self._task(work)
+
+    def _task(
+        self, work: Callable[[], Any], done: Callable[[Any], None] = lambda result: None
+    ) -> None:
+        def task() -> None:
+            try:
+                result = work()
+            except sqlite3.Error:
+                self._roll_back()
+                # Nothing was acknowledged; a claim or a status change is asked for again.
+                return
+            self.post(done, result)
+
+        self._queue.put(task)
+
+    # ------------------------------------------------------------------ the writer thread
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if not isinstance(item, list):
+                item()
+                continue
+            batch = item
+            after: list[Operation] | Task | None = []
+            try:
+                while len(batch) < BATCH_STEPS:
+                    after = self._queue.get_nowait()
+                    if not isinstance(after, list):
+                        break
+                    batch = batch + after
+            except queue.Empty:
+                pass
+            self.post(self.on_commit, self._commit(batch))
+            if after is None:
+                return
+            if not isinstance(after, list):
+                after()
+
+    def _commit(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
+        plan = _Plan(self)
+        for operation in batch:
+            plan.add(operation)
+        if plan.history or plan.consumed:
+            self.batches += 1
+            self.steps += len(plan.history)
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                if not plan.write():
+                    self.db.execute("ROLLBACK")
+                    return self._commit_one_by_one(batch)
+                self.db.execute("COMMIT")
+            except sqlite3.Error:
+                self._roll_back()
+                return self._commit_one_by_one(batch)
+        return plan.outcomes
+
+    def _commit_one_by_one(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
+        outcomes = []
+        for operation in batch:
+            activation = operation.activation
+            outcome = Outcome.CONFLICT
+            if not activation.dead:
+                outcome = self._commit_alone(operation)
+                if outcome is not Outcome.COMMITTED:
+                    # Whatever was computed behind it is void, even if the sequence number fits
+                    # by the time that it is tried: another node may have raised it.
+                    activation.dead = True
+                    if operation.kind is Kind.INIT:
+                        activation.row_id = None
+            outcomes.append((operation, outcome))
+        return outcomes
+
+    def _commit_alone(self, operation: Operation) -> Outcome:
+        plan = _Plan(self)
+        plan.add(operation)
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            if plan.write():
+                self.db.execute("COMMIT")
+                return Outcome.COMMITTED
+            self.db.execute("ROLLBACK")
+        except sqlite3.IntegrityError:
+            self._roll_back()
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError):
+            self._roll_back()
+            return self._after_failure(operation)
+        return self._reason(operation)
+
+    def _after_failure(self, operation: Operation) -> Outcome:
+        """The database failed, perhaps in COMMIT: look whether the step is there."""
+        try:
+            return Outcome.COMMITTED if self._is_ours(operation) else Outcome.FAILED
+        except sqlite3.Error:
+            return Outcome.AMBIGUOUS
+
+    def _is_ours(self, operation: Operation) -> bool:
+        if operation.code not in (Code.CHANGED, Code.CHANGED_WITH_EFFECTS):
+            return False
+        sql = "SELECT commit_id FROM transition WHERE instance_id=? AND seq=?"
+        row = self.db.execute(sql, (operation.activation.row_id, operation.seq)).fetchone()
+        return row is not None and row[0] == operation.commit_id
+
+    def _reason(self, operation: Operation) -> Outcome:
+        """Why a step found no row to change."""
+        if operation.kind is Kind.INIT:
+            return Outcome.EXISTS
+        row_id = operation.activation.row_id
+        row = self.db.execute("SELECT status FROM instance WHERE id=?", (row_id,)).fetchone()
+        if row is None or row[0] == 2:
+            return Outcome.DELETED
+        if row[0] == 1:
+            return Outcome.PAUSED
+        if operation.request_key is not None:
+            sql = "SELECT 1 FROM transition WHERE instance_id=? AND request_key=?"
+            if self.db.execute(sql, (row_id, operation.request_key)).fetchone():
+                return Outcome.DUPLICATE
+        if operation.delivery is not None:
+            sql = "SELECT 1 FROM delivery WHERE id=?"
+            if not self.db.execute(sql, (operation.delivery.id,)).fetchone():
+                return Outcome.GONE
+        return Outcome.CONFLICT
+
+    def _roll_back(self) -> None:
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+
+    def _bury(self, delivery_id: int, reason: str) -> None:
+        """Turn a delivery into a dead letter."""
+        now_ms = time.time_ns() // 1_000_000
+        self.db.execute("BEGIN IMMEDIATE")
+        self.db.execute(
+            f"INSERT INTO dead_letter ({DEAD_LETTER_COLUMNS}, died_at, reason)"
+            f" SELECT {DEAD_LETTER_COLUMNS}, ?, ? FROM delivery WHERE id=?",
+            (now_ms, reason, delivery_id),
+        )
+        self.db.execute(CONSUME, (delivery_id,))
+        self.db.execute("COMMIT")
+
+    def _purge(self, instance_id: int) -> None:
+        """Remove the history of a deleted instance in pieces, between other writes."""
+        try:
+            removed = self.db.execute(
+                "DELETE FROM transition WHERE rowid IN"
+                " (SELECT rowid FROM transition WHERE instance_id=? LIMIT ?)",
+                (instance_id, PURGE_ROWS),
+            ).rowcount
+            if removed == 0:
+                self.db.execute("DELETE FROM log_entry WHERE instance_id=?", (instance_id,))
+                self.db.execute("DELETE FROM instance WHERE id=? AND status=2", (instance_id,))
+                return
+        except sqlite3.Error:
+            self._roll_back()
+            return  # the next start goes on with it
+        self._queue.put(lambda: self._purge(instance_id))
+
+    def _owner_of(self, version_id: int) -> tuple[int, int] | None:
+        """(org id, machine id) of a version."""
+        if version_id not in self._version_owners:
+            self._version_owners[version_id] = self.db.execute(
+                "SELECT m.org_id, m.id FROM machines_machineversion v"
+                " JOIN machines_machine m ON m.id=v.machine_id WHERE v.id=?",
+                (version_id,),
+            ).fetchone()
+        return self._version_owners[version_id]
+
+    def take_instance_id(self) -> int:
+        self._next_instance_id += 1
+        return self._next_instance_id - 1
+
+    def take_delivery_id(self) -> int:
+        self._next_delivery_id += 1
+        return self._next_delivery_id - 1
+
+
+class _Plan:
+    """The rows of one transaction."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.outcomes: list[tuple[Operation, Outcome]] = []
+        self.inserts: list[tuple[Any, ...]] = []
+        # By activation: the values of its last step, and the seq that the row must have now.
+        self.updates: dict[Activation, tuple[Operation, int]] = {}
+        self.history: list[tuple[Any, ...]] = []
+        self.consumed: list[tuple[int]] = []
+        self.cancels: list[tuple[Operation, str]] = []
+        self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
+        self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
+
+    def add(self, operation: Operation) -> None:
+        activation = operation.activation
+        if activation.dead:
+            self.outcomes.append((operation, Outcome.CONFLICT))
+            return
+        self.outcomes.append((operation, Outcome.COMMITTED))
+        code = operation.code
+        delivery = operation.delivery
+        if delivery is not None and code in CONSUMING:
+            self.consumed.append((delivery.id,))
+        if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
+            return
+        if operation.kind is Kind.INIT:
+            self._add_insert(operation)
+        else:
+            known = self.updates.get(activation)
+            base = operation.seq - 1 if known is None else known[1]
+            self.updates[activation] = (operation, base)
+        self.history.append(
+            (
+                activation.row_id,
+                operation.seq,
+                operation.commit_id,
+                operation.kind.value,
+                operation.event,
+                operation.state,
+                operation.context,
+                operation.effects,
+                operation.report,
+                operation.auth,
+                operation.duration_us,
+                activation.version_id,
+                operation.request_key,
+                delivery.id if delivery is not None else None,
+                operation.ts,
+                operation.created_at_ms,
+            )
+        )
+        if operation.cancels or operation.timers:
+            self._add_effects(operation)
+
+    def _add_insert(self, operation: Operation) -> None:
+        activation = operation.activation
+        if activation.row_id is None:
+            activation.row_id = self.store.take_instance_id()
+        machine_id, slug = operation.key
+        settled = operation.children == SETTLED
+        self.inserts.append(
+            (
+                activation.row_id,
+                slug,
+                activation.version_id,
+                operation.ts,
+                operation.state,
+                operation.extra,
+                operation.context,
+                operation.children,
+                None if settled else self.store.node,
+                operation.deadline_ms,
+                operation.created_at_ms,
+                machine_id,
+            )
+        )
+
+    def _add_effects(self, operation: Operation) -> None:
+        row_id = operation.activation.row_id
+        assert row_id is not None
+        machine_id, slug = operation.key
+        soon_ms = operation.created_at_ms + self.store.local_timer_ms
+        operation.cancelled_ids = None
+        for send_id in operation.cancels or ():
+            # A timer that an earlier step of this transaction sets is not in the table yet.
+            waiting = self.pending.get((row_id, send_id))
+            if waiting:
+                del self.timers[waiting.pop()]
+            else:
+                self.cancels.append((operation, send_id))
+        for timer in operation.timers or ():
+            timer.delivery_id = id_ = self.store.take_delivery_id()
+            self.pending.setdefault((row_id, timer.send_id), []).append(id_)
+            claimed = timer.due_at_ms < soon_ms  # the engine runs it without asking again
+            self.timers[id_] = (
+                id_,
+                slug,
+                row_id,
+                operation.seq,
+                timer.n,
+                timer.send_id,
+                timer.event,
+                timer.due_at_ms,
+                operation.created_at_ms + CLAIM_MS if claimed else 0,
+                1 if claimed else 0,
+                operation.created_at_ms,
+                machine_id,
+            )
+
+    def write(self) -> bool:
+        """Write all rows into the open transaction; False if one did not find what it needs."""
+        db = self.store.db
+        node = self.store.node
+        if self.inserts:
+            if db.executemany(INSERT, self.inserts).rowcount != len(self.inserts):
+                return False
+        if self.updates:
+            values = [
+                (
+                    last.seq,
+                    last.ts,
+                    last.state,
+                    last.extra,
+                    last.context,
+                    last.children,
+                    None if last.children == SETTLED else node,
+                    last.deadline_ms,
+                    activation.row_id,
+                    base,
+                )
+                for activation, (last, base) in self.updates.items()
+            ]
+            if db.executemany(UPDATE, values).rowcount != len(values):
+                return False
+        if self.consumed:
+            if db.executemany(CONSUME, self.consumed).rowcount != len(self.consumed):
+                return False
+        for operation, send_id in self.cancels:
+            row = db.execute(CANCEL, (operation.activation.row_id, send_id)).fetchone()
+            if row is not None:
+                if operation.cancelled_ids is None:
+                    operation.cancelled_ids = []
+                operation.cancelled_ids.append(row[0])
+        if self.timers:
+            db.executemany(TIMER, self.timers.values())
+        if self.history:
+            db.executemany(HISTORY, self.history)
+        return True

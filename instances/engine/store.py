@@ -1,0 +1,82 @@
+"""The door to the database: one interface, whatever stands behind it.
+
+Implementations: `sqlite_store.SqliteStore`. All callbacks are called on the engine's loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from instances.engine.operations import Delivery, Operation, Outcome
+
+T = TypeVar("T")
+
+
+class InstanceRow(NamedTuple):
+    """What the engine reads of an instance; texts are JSON as the runner wrote them."""
+
+    id: int
+    version_id: int
+    status: int
+    seq: int
+    ts: int
+    state: str
+    extra: str
+    context: str
+    children: str
+
+
+class LogRow(NamedTuple):
+    """A line that customers' code wrote; machine and org follow from the version."""
+
+    version_id: int
+    instance_id: int | None
+    instance_slug: str
+    level: str
+    message: str
+    created_at_ms: int
+
+
+class Store(Protocol):
+    # A refusal that was computed on a cached state must be confirmed: another process may write.
+    has_other_writers: bool
+
+    def read(
+        self, key: tuple[int, str], done: Callable[[InstanceRow | None | Exception], None]
+    ) -> None:
+        """The committed row of an instance, or None."""
+
+    def has_request_key(self, instance_id: int, request_key: str) -> bool:
+        """Whether an event with this idempotency key is in the history."""
+
+    def put(self, operations: list[Operation]) -> None:
+        """Commit steps, in this order; the outcomes come to `on_commit`, in this order.
+
+        An operation that changed nothing passes through without a write, unless it consumes a
+        delivery. A step whose activation is dead, or that follows a failed one, is a CONFLICT.
+        """
+
+    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
+        """Pause or resume; False if the instance is not there."""
+
+    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
+        """Delete the instance, its deliveries and its history; False if it was not there."""
+
+    def release(self, instance_id: int, seq: int) -> None:
+        """The settle limit is over: services are stopped, `children` stay to be reported lost."""
+
+    def claim_due(self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]) -> None:
+        """Claim deliveries due before that time, in order of (due_at, id)."""
+
+    def postpone(self, delivery_id: int, due_at_ms: int) -> None:
+        """Give a delivery back without counting an attempt."""
+
+    def fail(self, delivery: Delivery, error: str) -> None:
+        """Count a failed attempt; the last one makes it a dead letter."""
+
+    def log(self, rows: list[LogRow]) -> None:
+        """Keep lines that customers' code wrote."""
+
+
+OnCommit = Callable[[list[tuple[Operation, Outcome]]], Any]

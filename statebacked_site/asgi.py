@@ -1,0 +1,112 @@
+"""The ASGI application: the event path first, then Django; starts and stops the engine.
+
+Order of what a request meets: CORS preflight, the lean event path (instances/lean.py), `/healthz`,
+Django. Every answer under `/api` may be read by pages of any origin: tokens are sent in a header by
+code that has them, never by the browser on its own, so there is nothing that CORS could protect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "statebacked_site.settings")
+
+import django
+
+django.setup(set_prefix=False)
+
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.core.asgi import get_asgi_application
+
+from instances import lean
+from instances.engine import door
+from instances.engine.node import EngineNode
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+django_application = ASGIStaticFilesHandler(get_asgi_application())
+
+PREFLIGHT_HEADERS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
+    (b"access-control-max-age", b"86400"),
+    (b"content-length", b"0"),
+]
+CORS_HEADERS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"x-request-id, retry-after, idempotent-replayed"),
+]
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        path: str = scope["path"]
+        if path.startswith("/api/"):
+            method = scope["method"]
+            found = lean.match(method, path) if path.startswith("/api/machines/") else None
+            if found is not None:
+                await lean.serve(found, scope, receive, send)
+            elif method == "OPTIONS":
+                await _answer_preflight(scope, send)
+            else:
+                await django_application(scope, receive, _with_cors(send))  # type: ignore[arg-type]
+        elif path == "/healthz":
+            await _answer_health(send)
+        else:
+            await django_application(scope, receive, send)  # type: ignore[arg-type]
+    elif scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+
+
+async def _answer_preflight(scope: Scope, send: Send) -> None:
+    headers = list(PREFLIGHT_HEADERS)
+    for name, value in scope["headers"]:
+        if name == b"access-control-request-headers":
+            headers.append((b"access-control-allow-headers", value))
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _with_cors(send: Send) -> Send:
+    async def send_with_cors(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *CORS_HEADERS]
+        await send(message)
+
+    return send_with_cors
+
+
+async def _answer_health(send: Send) -> None:
+    """200 once events can be served, 503 before and while the server shuts down."""
+    ready = door.is_ready()
+    body = b'{"status":"ok"}' if ready else b'{"status":"starting"}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200 if ready else 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    node = EngineNode(settings.ENGINE)
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await node.start()
+            except Exception as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            door.install(node)
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await node.stop()
+            door.install(None)
+            await send({"type": "lifespan.shutdown.complete"})
+            return
