@@ -17,12 +17,12 @@ import django
 
 django.setup(set_prefix=False)
 
-from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
 from instances import lean
 from instances.engine import door
+from instances.engine.configuration import node_settings
 from instances.engine.node import EngineNode
 
 Scope = MutableMapping[str, Any]
@@ -94,7 +94,7 @@ async def _answer_health(send: Send) -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    node = EngineNode(settings.ENGINE)
+    node = EngineNode(node_settings())
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

@@ -217,6 +217,7 @@ class Engine:
         operation.activation = activation
         if operation.suspect:
             activation.link.suspects += 1
+            activation.link.quarantined = True
         if queue or activation.closing or not self._may_send(activation, operation):
             queue.append(operation)
         else:
@@ -224,8 +225,7 @@ class Engine:
 
     def _may_send(self, activation: Activation, operation: Operation) -> bool:
         """Only settled activations chain: with live services, steps are taken one at a time."""
-        link = activation.link
-        if link.suspects and not (operation.suspect and not link.waiting):
+        if activation.link.quarantined and self._is_held_up(activation, operation):
             return False
         in_flight = len(activation.sent) + len(activation.uncommitted)
         if activation.children == SETTLED:
@@ -237,10 +237,18 @@ class Engine:
         while queue and not activation.closing and self._may_send(activation, queue[0]):
             self._send(activation, queue.popleft())
 
-    def _clear_suspect(self, link: RunnerLink, operation: Operation) -> None:
-        """A suspect was answered: it is innocent. The next one goes, or everything goes on."""
-        operation.suspect = False
-        link.suspects -= 1
+    def _is_held_up(self, activation: Activation, operation: Operation) -> bool:
+        """While a runner has suspects it works on them, and on what stands before them, alone."""
+        link = activation.link
+        if not link.suspects:
+            return False
+        if link.waiting:
+            return True
+        return not operation.suspect and not any(o.suspect for o in activation.queue)
+
+    def _continue_quarantine(self, link: RunnerLink) -> None:
+        """Something was answered, committed or dropped: the next may go, or everything."""
+        link.quarantined = link.suspects > 0
         for activation in list(link.activations.values()):
             self._send_queued(activation)
 
@@ -388,6 +396,8 @@ class Engine:
             process.kill("protocol")
         if ready:
             self.store.put(ready)
+        if link.quarantined:
+            self._continue_quarantine(link)
 
     def _on_answer(
         self,
@@ -399,7 +409,8 @@ class Engine:
     ) -> None:
         activation = operation.activation
         if operation.suspect:
-            self._clear_suspect(link, operation)
+            operation.suspect = False  # answered, hence innocent
+            link.suspects -= 1
         if activation.closing:
             return  # its end has begun; what was sent is tried again then
         if not activation.sent or activation.sent.popleft() is not operation:
@@ -703,6 +714,8 @@ class Engine:
             return
         if activation.queue:
             self._send_queued(activation)
+        if activation.link.quarantined:
+            self._continue_quarantine(activation.link)
         if activation.wants_acknowledgement:
             self._acknowledge_if_wanted(activation)
         if activation.children != SETTLED:
@@ -782,6 +795,8 @@ class Engine:
         self._forget(activation)
         for operation in again:
             self._try_again(operation)
+        if activation.link.alive and activation.link.quarantined:
+            self._continue_quarantine(activation.link)
 
     def _drop_requests(self, activation: Activation) -> None:
         link = activation.link
@@ -832,7 +847,7 @@ class Engine:
         waiting = list(link.waiting.values())
         link.waiting.clear()
         in_flight = [request for request in waiting if isinstance(request, Operation)]
-        culprit = self._culprit(in_flight)
+        culprit = _culprit(in_flight, reason)
         for operation in in_flight:
             operation.tries += 1
             operation.suspect = True
@@ -846,14 +861,6 @@ class Engine:
         for request in waiting:
             if isinstance(request, Read):
                 request.send(request, EngineReadError(reason))
-
-    def _culprit(self, in_flight: list[Operation]) -> Operation | None:
-        suspects = [operation for operation in in_flight if operation.suspect]
-        if len(suspects) == 1:
-            return suspects[0]
-        if len(in_flight) == 1:
-            return in_flight[0]
-        return None
 
     def _log_killed(self, operation: Operation, message: str) -> None:
         activation = operation.activation
@@ -920,6 +927,18 @@ class Engine:
         if self.logs:
             rows, self.logs = self.logs, []
             self.store.log(rows)
+
+
+def _culprit(in_flight: list[Operation], reason: str) -> Operation | None:
+    """The operation that certainly killed its runner, if that can be told."""
+    suspects = [operation for operation in in_flight if operation.suspect]
+    if len(suspects) == 1:
+        return suspects[0]
+    # Alone in a runner that was killed for breaking a limit. In one that was killed from outside
+    # it may be innocent, and is tried again first.
+    if len(in_flight) == 1 and reason in LIMIT_MESSAGES:
+        return in_flight[0]
+    return None
 
 
 class ProtocolViolation(Exception):

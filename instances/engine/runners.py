@@ -58,6 +58,7 @@ class RunnerLink:
         "activations",
         "alive",
         "process",
+        "quarantined",
         "retiring",
         "send",
         "suspects",
@@ -76,6 +77,7 @@ class RunnerLink:
         # Operations that may have killed an earlier runner: while there are any, this one works on
         # them alone and one at a time, so that its death names the culprit.
         self.suspects = 0
+        self.quarantined = False  # there are suspects, or what they held up is not yet sent
         self.alive = True
         self.retiring = False
 

@@ -1,0 +1,590 @@
+"""A world for the engine's core: virtual time, a store in memory and runners that are data.
+
+All delays come from one seeded generator, so a run is repeated exactly by its seed. The simulated
+machine counts; its events are:
+
+  {"type": "inc"}            context.n + 1
+  {"type": "noop"}           nothing
+  {"type": "throw"}          throws while computing
+  {"type": "deny"}           refused by allowWrite
+  {"type": "act"}            n + 1 and a custom action after the commit
+  {"type": "call"}           n + 1 and starts a service that ends by itself
+  {"type": "hang-service"}   n + 1 and starts a service that never ends
+  {"type": "after"}          n + 1 and sets a timer that sends inc
+  {"type": "cancel"}         cancels that timer, n + 1
+  {"type": "kill"}           kills the runner each time
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+from instances.engine.core import Engine
+from instances.engine.operations import Delivery, Kind, Operation, Outcome
+from instances.engine.store import InstanceRow, LogRow
+from instances.engine.timers import Timers
+
+
+class World:
+    """Virtual time and everything that happens in it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.time_ms = 1_700_000_000_000.0
+        self._queue: list[tuple[float, int, Handle]] = []
+        self._count = itertools.count()
+
+    def call_in(self, delay_ms: float, callback: Callable[..., Any], *args: Any) -> Handle:
+        handle = Handle(callback, args)
+        heapq.heappush(self._queue, (self.time_ms + delay_ms, next(self._count), handle))
+        return handle
+
+    def run(self, for_ms: float = 300_000) -> None:
+        """Let everything happen that happens within that time."""
+        end_ms = self.time_ms + for_ms
+        while self._queue and self._queue[0][0] <= end_ms:
+            self.time_ms, _, handle = heapq.heappop(self._queue)
+            if not handle.cancelled:
+                handle.callback(*handle.args)
+        self.time_ms = end_ms
+
+    # The engine's clock.
+    def now_ms(self) -> int:
+        return int(self.time_ms)
+
+    def monotonic(self) -> float:
+        return self.time_ms / 1000
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Handle:
+        return self.call_in(max(when * 1000 - self.time_ms, 0), callback, *args)
+
+
+class Handle:
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.callback, self.args, self.cancelled = callback, args, False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Answer:
+    """A reply that remembers what it got, and when."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.body: Any = None
+        self.error: Any = None
+        self.at_ms: float | None = None
+        self.count = 0
+
+    def done(self) -> bool:
+        return self.at_ms is not None
+
+    def set_result(self, body: Any) -> None:
+        self.body = json.loads(body) if isinstance(body, bytes) else body
+        self._arrived()
+
+    def set_exception(self, error: Any) -> None:
+        self.error = error
+        self._arrived()
+
+    def _arrived(self) -> None:
+        self.count += 1
+        self.at_ms = self.world.time_ms
+
+    @property
+    def n(self) -> int:
+        return int(self.body["publicContext"]["n"])
+
+
+class MemoryStore:
+    """The store's promises kept in dictionaries; each batch takes a random time to commit."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.has_other_writers = False
+        self.on_commit: Callable[[list[tuple[Operation, Outcome]]], Any]
+        self.rows: dict[tuple[int, str], dict[str, Any]] = {}
+        self.history: dict[int, list[dict[str, Any]]] = {}
+        self.deliveries: dict[int, dict[str, Any]] = {}
+        self.dead_letters: list[dict[str, Any]] = []
+        self.logs: list[LogRow] = []
+        self.failing = False
+        self._waiting: list[Operation | Callable[[], None]] = []
+        self._busy = False
+        self._ids = itertools.count(1)
+
+    def read(
+        self, key: tuple[int, str], done: Callable[[InstanceRow | Exception | None], None]
+    ) -> None:
+        def look() -> None:
+            row = self.rows.get(key)
+            done(InstanceRow(**{k: row[k] for k in InstanceRow._fields}) if row else None)
+
+        self.world.call_in(self.world.random.uniform(0, 2), look)
+
+    def has_request_key(self, instance_id: int, request_key: str) -> bool:
+        return any(t["request_key"] == request_key for t in self.history[instance_id])
+
+    def has_due(self, before_ms: int, now_ms: int) -> bool:
+        return any(
+            d["due_at_ms"] <= before_ms and not d["claimed"] for d in self.deliveries.values()
+        )
+
+    def put(self, operations: list[Operation]) -> None:
+        self._waiting += operations
+        self._next()
+
+    def _next(self) -> None:
+        if not self._busy and self._waiting:
+            self._busy = True
+            self.world.call_in(self.world.random.uniform(0.1, 3), self._commit)
+
+    def _commit(self) -> None:
+        batch, self._waiting = self._waiting, []
+        outcomes = []
+        tasks = []
+        for item in batch:
+            if isinstance(item, Operation):
+                outcomes.append((item, self._commit_one(item)))
+            else:
+                tasks.append(item)
+        self._busy = False
+        for task in tasks:
+            task()
+        if outcomes:
+            self.on_commit(outcomes)
+        self._next()
+
+    def _commit_one(self, operation: Operation) -> Outcome:
+        activation = operation.activation
+        if activation.dead:
+            return Outcome.CONFLICT
+        outcome = self._try_commit(operation)
+        if outcome is not Outcome.COMMITTED:
+            activation.dead = True
+        return outcome
+
+    def _try_commit(self, operation: Operation) -> Outcome:
+        activation = operation.activation
+        changes = operation.code in (0, 5)
+        if self.failing:
+            return Outcome.FAILED
+        delivery = operation.delivery
+        if delivery is not None and operation.code in (0, 1, 5):
+            if delivery.id not in self.deliveries:
+                return Outcome.GONE
+        if not changes:
+            if delivery is not None and operation.code == 1:
+                del self.deliveries[delivery.id]
+            return Outcome.COMMITTED
+        row = self.rows.get(operation.key)
+        if operation.kind is Kind.INIT:
+            if row is not None:
+                return Outcome.EXISTS
+            activation.row_id = next(self._ids)
+            row = self.rows[operation.key] = {
+                "id": activation.row_id,
+                "version_id": activation.version_id,
+                "status": 0,
+            }
+            self.history[activation.row_id] = []
+        elif row is None or row["id"] != activation.row_id:
+            return Outcome.DELETED
+        elif row["status"] == 1:
+            return Outcome.PAUSED
+        elif row["seq"] != operation.seq - 1:
+            return Outcome.CONFLICT
+        assert activation.row_id is not None
+        history = self.history[activation.row_id]
+        if operation.request_key and self.has_request_key(activation.row_id, operation.request_key):
+            return Outcome.DUPLICATE
+        if delivery is not None:
+            del self.deliveries[delivery.id]
+        row.update(
+            seq=operation.seq,
+            ts=operation.ts,
+            state=operation.state,
+            extra=operation.extra,
+            context=operation.context,
+            children=operation.children,
+            settle_deadline=operation.deadline_ms,
+        )
+        history.append(
+            {
+                "seq": operation.seq,
+                "kind": operation.kind,
+                "event": operation.event,
+                "ts": operation.ts,
+                "request_key": operation.request_key,
+                "commit_id": operation.commit_id,
+            }
+        )
+        self._write_effects(operation, activation.row_id)
+        return Outcome.COMMITTED
+
+    def _write_effects(self, operation: Operation, row_id: int) -> None:
+        operation.cancelled_ids = []
+        for send_id in operation.cancels or ():
+            found = [
+                id_
+                for id_, d in self.deliveries.items()
+                if d["source"] == row_id and d["send_id"] == send_id
+            ]
+            if found:
+                operation.cancelled_ids.append(max(found))
+                del self.deliveries[max(found)]
+        for timer in operation.timers or ():
+            timer.delivery_id = next(self._ids)
+            self.deliveries[timer.delivery_id] = {
+                "source": row_id,
+                "key": operation.key,
+                "send_id": timer.send_id,
+                "event": timer.event,
+                "due_at_ms": timer.due_at_ms,
+                "attempts": 0,
+                "claimed": timer.due_at_ms < operation.created_at_ms + 1_000,
+            }
+
+    def _task(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self._waiting.append(lambda: done(work()))
+        self._next()
+
+    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
+        def work() -> bool:
+            for row in self.rows.values():
+                if row["id"] == instance_id:
+                    row["status"] = status
+                    return True
+            return False
+
+        self._task(work, done)
+
+    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
+        def work() -> bool:
+            for key, row in list(self.rows.items()):
+                if row["id"] == instance_id:
+                    del self.rows[key]
+                    self.deliveries = {i: d for i, d in self.deliveries.items() if d["key"] != key}
+                    return True
+            return False
+
+        self._task(work, done)
+
+    def release(self, instance_id: int, seq: int) -> None:
+        def work() -> None:
+            for row in self.rows.values():
+                if row["id"] == instance_id and row["seq"] == seq:
+                    row["settle_deadline"] = None
+
+        self._task(work, lambda result: None)
+
+    def claim_due(self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]) -> None:
+        def work() -> list[Delivery]:
+            due = sorted(
+                (d["due_at_ms"], id_)
+                for id_, d in self.deliveries.items()
+                if d["due_at_ms"] <= before_ms and not d["claimed"]
+            )[:limit]
+            claimed = []
+            for due_at_ms, id_ in due:
+                d = self.deliveries[id_]
+                d["claimed"] = True
+                claimed.append(Delivery(id_, 0, d["key"], d["event"], due_at_ms, d["attempts"], 1))
+            return claimed
+
+        self._task(work, done)
+
+    def postpone(self, delivery_id: int, due_at_ms: int) -> None:
+        if delivery_id in self.deliveries:
+            self.deliveries[delivery_id].update(claimed=False, due_at_ms=due_at_ms)
+
+    def fail(self, delivery: Delivery, error: str) -> None:
+        row = self.deliveries.get(delivery.id)
+        if row is None:
+            return
+        row["attempts"] += 1
+        if row["attempts"] >= 5:
+            del self.deliveries[delivery.id]
+            self.dead_letters.append({**row, "reason": error})
+        else:
+            row.update(claimed=False, due_at_ms=self.world.now_ms() + 30_000)
+
+    def log(self, rows: list[LogRow]) -> None:
+        self.logs += rows
+
+
+class SimulatedRunner:
+    """Speaks the runner protocol (docs/runner-protocol.md) for the counting machine."""
+
+    def __init__(self, world: World, runners: SimulatedRunners, version_id: int) -> None:
+        self.world, self.runners, self.version_id = world, runners, version_id
+        self.retiring = False
+        self.alive = True
+        self.live: dict[str, dict[str, Any]] = {}
+        self._free_at_ms = 0.0
+        self._out: list[bytes] = []
+
+    # what the engine calls
+    def send(self, line: bytes) -> None:
+        self._free_at_ms = max(self._free_at_ms, self.world.time_ms)
+        self._free_at_ms += self.world.random.uniform(0.05, 1)
+        self.world.call_in(self._free_at_ms - self.world.time_ms, self._take, line)
+
+    def kill(self, reason: str) -> None:
+        if self.alive:
+            self.alive = False
+            self.runners.died(self, reason)
+
+    # the program
+    def _take(self, line: bytes) -> None:
+        if not self.alive:
+            return
+        fields = line.decode().rstrip("\n").split("\t")
+        getattr(self, "_on_" + fields[0])(*fields[1:])
+
+    def _say(self, *fields: str) -> None:
+        line = "\t".join(fields).encode()
+        self.world.call_in(0.05, self._deliver, line)
+
+    def _deliver(self, line: bytes) -> None:
+        if self.alive:
+            self.runners.engine.on_lines(self, [line])
+
+    def _on_L(
+        self, aid: str, slug: str, state: str, extra: str, context: str, children: str
+    ) -> None:
+        self.live[aid] = {
+            "context": json.loads(context),
+            "children": json.loads(children),
+            "held": None,
+            "inbox": {},
+        }
+
+    def _on_C(self, aid: str, rid: str, slug: str, context: str, auth: str, parent: str) -> None:
+        given = json.loads(context)
+        self.live[aid] = {
+            "context": {"public": {"n": 0}, **given},
+            "children": [],
+            "held": None,
+            "inbox": {},
+        }
+        self._step(aid, rid, {"type": given.get("start", "init")}, changed=True)
+
+    def _on_S(self, aid: str, rid: str, event: str, auth: str) -> None:
+        self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
+
+    def _on_T(self, aid: str, rid: str, event: str) -> None:
+        self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
+
+    def _on_V(self, aid: str, rid: str, n: str) -> None:
+        def step() -> None:
+            event = self.live[aid]["inbox"].pop(n)
+            live = self.live[aid]
+            live["children"] = [c for c in live["children"] if c["id"] != event.get("child")]
+            self._step(aid, rid, {"type": "inc"})
+
+        self._held_or(aid, step, rid)
+
+    def _on_O(self, aid: str, rid: str, child: str) -> None:
+        def step() -> None:
+            live = self.live[aid]
+            live["children"] = [c for c in live["children"] if c["id"] != json.loads(child)]
+            live["context"]["lost"] = live["context"].get("lost", 0) + 1
+            self._step(aid, rid, {"type": "lost"}, changed=True)
+
+        self._held_or(aid, step, rid)
+
+    def _held_or(self, aid: str, step: Callable[[], None], rid: str) -> None:
+        live = self.live.get(aid)
+        if live is None:
+            self._say(rid, "4", "", "", "", "", "", "", "", "0")
+        elif live["held"] is not None:
+            live["held"].append(step)
+        else:
+            step()
+
+    def _event(self, aid: str, rid: str, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        live = self.live[aid]
+        if kind == "kill":
+            self.kill("cpu")
+        elif kind == "deny":
+            self._say(rid, "2", "", "", "", "", "", "", "", "1")
+        elif kind == "throw":
+            error = json.dumps({"name": "Error", "message": "no", "stack": "at x"})
+            self._say(rid, "3", error, "", "", "", "", "", "", "1")
+        elif kind == "noop":
+            self._say(rid, "1", self._state(), "", "", self._public(live), "", "", "", "1")
+        else:
+            self._step(aid, rid, event)
+
+    def _state(self) -> str:
+        return '{"state":"counting","tags":[],"done":false}'
+
+    def _public(self, live: dict[str, Any]) -> str:
+        return json.dumps(live["context"]["public"])
+
+    def _step(self, aid: str, rid: str, event: dict[str, Any], changed: bool = False) -> None:
+        live = self.live[aid]
+        kind = event["type"]
+        if not changed:
+            live["context"]["public"]["n"] += 1
+        effects = ""
+        after: list[Callable[[], None]] = []
+        if kind == "after":
+            timer = {"t": "timer", "id": "t", "delay": event.get("ms", 500)}
+            effects = json.dumps([{**timer, "event": {"type": event.get("then", "inc")}}])
+        elif kind == "cancel":
+            effects = json.dumps([{"t": "cancel", "id": "t"}])
+        elif kind == "act":
+            after.append(lambda: self.runners.effects.append((aid, "act")))
+        elif kind in ("call", "hang-service"):
+            child = f"{kind}-{self.runners.next_service()}"
+            live["children"] = [*live["children"], {"id": child, "src": kind}]
+            after.append(lambda: self._start_service(aid, child, kind))
+        if "big" in event:
+            live["context"]["big"] = "x" * event["big"]
+        code = "5" if after else "0"
+        if after:
+            live["held"] = []
+            live["after"] = after
+        self._say(
+            rid,
+            code,
+            self._state(),
+            "",
+            json.dumps(live["context"]),
+            self._public(live),
+            json.dumps(live["children"]).replace(" ", "") if live["children"] else "[]",
+            effects,
+            "",
+            "7",
+        )
+
+    def _start_service(self, aid: str, child: str, kind: str) -> None:
+        self.runners.started.append(child)
+        if kind == "call":
+            self.world.call_in(self.world.random.uniform(1, 50), self._end_service, aid, child)
+
+    def _end_service(self, aid: str, child: str) -> None:
+        live = self.live.get(aid)
+        if self.alive and live is not None:
+            n = str(self.runners.next_service())
+            live["inbox"][n] = {"child": child}
+            self._say("E", aid, n, json.dumps(child), '{"type":"done.invoke"}')
+
+    def _on_K(self, aid: str) -> None:
+        live = self.live.get(aid)
+        if live is None:
+            return
+        for effect in live.pop("after", ()):
+            effect()
+        self._say("K", aid, str(len(live["children"])))
+        held, live["held"] = live["held"] or [], None
+        for i, step in enumerate(held):
+            if live["held"] is not None:
+                live["held"] += held[i:]
+                break
+            step()
+
+    def _on_D(self, aid: str) -> None:
+        self.live.pop(aid, None)
+
+
+class SimulatedRunners:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.engine: Engine
+        self.current: dict[int, SimulatedRunner] = {}
+        self.effects: list[tuple[str, str]] = []
+        self.started: list[str] = []
+        self.deaths = 0
+        self._services = itertools.count(1)
+
+    def next_service(self) -> int:
+        return next(self._services)
+
+    def acquire(self, version_id: int, ready: Callable[..., None]) -> None:
+        runner = self.current.get(version_id)
+        if runner is not None:
+            ready(runner, None)
+            return
+
+        def started() -> None:
+            runner = self.current.get(version_id)
+            if runner is None:
+                runner = SimulatedRunner(self.world, self, version_id)
+                self.current[version_id] = runner
+            ready(runner, None)
+
+        self.world.call_in(self.world.random.uniform(5, 30), started)
+
+    def release(self, runner: Any) -> None:
+        runner.kill("released")
+
+    def died(self, runner: SimulatedRunner, reason: str) -> None:
+        self.deaths += 1
+        if self.current.get(runner.version_id) is runner:
+            del self.current[runner.version_id]
+        self.world.call_in(1, self.engine.on_exit, runner, reason)
+
+
+class Site:
+    """An engine with everything around it simulated."""
+
+    def __init__(self, seed: int = 0, *, settle_limit_ms: int = 90_000) -> None:
+        self.world = World(seed)
+        self.store = MemoryStore(self.world)
+        self.settle_limit_ms = settle_limit_ms
+        self.start()
+
+    def start(self) -> None:
+        """A new process on the same database."""
+        self.runners = SimulatedRunners(self.world)
+        self.timers = Timers(self.store, self.world, lambda d: self.engine.deliver(d))
+        self.engine = Engine(
+            self.store,
+            self.runners,
+            self.world,
+            settle_limit_ms=self.settle_limit_ms,
+            on_timers=self.timers.add,
+            on_cancelled=self.timers.forget,
+            on_delivered=self.timers.delivered,
+        )
+        self.runners.engine = self.engine
+        self.store.on_commit = self.engine.on_commit
+        for delivery in self.store.deliveries.values():
+            delivery["claimed"] = False
+        self.timers.start()
+
+    def create(self, slug: str = "a", **context: Any) -> Answer:
+        answer = Answer(self.world)
+        self.engine.create((1, slug), 1, json.dumps(context), '{"sub":"u"}', answer)
+        return answer
+
+    def send(self, type_: str, slug: str = "a", key: str | None = None, **event: Any) -> Answer:
+        answer = Answer(self.world)
+        body = json.dumps({"type": type_, **event})
+        self.engine.send((1, slug), body, '{"sub":"u"}', answer, key)
+        return answer
+
+    def created(self, slug: str = "a", **context: Any) -> Answer:
+        answer = self.create(slug, **context)
+        self.world.run(1_000)
+        assert answer.body is not None, answer.error
+        return answer
+
+    def row(self, slug: str = "a") -> dict[str, Any]:
+        return self.store.rows[1, slug]
+
+    def history(self, slug: str = "a") -> list[dict[str, Any]]:
+        return self.store.history[self.row(slug)["id"]]
+
+    def n(self, slug: str = "a") -> int:
+        return int(json.loads(self.row(slug)["context"])["public"]["n"])
