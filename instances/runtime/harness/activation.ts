@@ -1,0 +1,554 @@
+// One load of one instance into this runner: authorizes, computes and answers one step after the
+// other, and keeps what a step does back until it is committed.
+//
+// A1  What was answered last (#state, #context, …, as JSON) is the truth: each step starts from what
+//     reads back from it, so that a live instance behaves exactly as one that was loaded.
+// A2  After a step with code 5 no other step is computed until `K`.
+// A3  Nothing leaves between a step and the `K` that covers it (gate.ts).
+// A4  A step that throws leaves no trace but its logs.
+
+import type { Adapter, Host, Instance } from "./adapter.ts";
+import { type Authorizer, eventRequest, initializationRequest, isPromise, withinTimeLimit } from "./authorize.ts";
+import { describeError, errorJson, errorText, isError } from "./errors.ts";
+import { Gate } from "./gate.ts";
+import { logArguments } from "./logs.ts";
+import { now, parse, stringify } from "./primordials.ts";
+import { Code, type LogLevel } from "./protocol.ts";
+import { type Service, Services } from "./services.ts";
+import { Turn, turns } from "./turn.ts";
+
+/** The code of one machine version, checked. */
+export interface Bundle {
+  adapter: Adapter;
+  allowRead: Authorizer;
+  allowWrite: Authorizer;
+}
+
+/** The runner, as an activation sees it. */
+export interface Port {
+  /** Writes the answer to a step: many of them are written together. */
+  answer(line: string): void;
+  /** Writes any other line. */
+  line(line: string): void;
+  /** The activation has ended by itself: its instance could not be created. */
+  forget(activation: Activation): void;
+}
+
+/** The fields of a message: `C|S|T|V|O`, activation, rid, and what the protocol says. */
+export type StepFields = readonly string[];
+
+interface InboxItem {
+  event: unknown;
+  service: Service | undefined;
+  /** A service that vanished without a word: there is nothing to tell the machine. */
+  silent: boolean;
+}
+
+const SERVICE_LOST = { name: "ServiceLost", message: "The service was stopped or lost before it was done" };
+
+export class Activation implements Host {
+  readonly id: string;
+  readonly services = new Services();
+  readonly #name: string;
+  readonly #bundle: Bundle;
+  readonly #port: Port;
+  readonly #gate = new Gate();
+
+  /** Missing before the first step, and where it has to be loaded again from A1. */
+  #instance: Instance | undefined;
+
+  // A1, in the form of an answer.
+  #state = "";
+  #extra = "";
+  #context = "";
+  #public = "";
+  #children = "[]";
+  #done = false;
+
+  readonly #inbox = new Map<number, InboxItem>();
+  #inboxCount = 0;
+
+  /** Steps that came while another one is not through (A2, or its authorizer's promise is open). */
+  #queue: StepFields[] = [];
+  #awaitsCommit = false;
+  #awaitsAuthorizer = false;
+  #askedForCommit = false;
+  /** An authorizer or the machine runs right now; the answer is still to come. */
+  #computes = false;
+  #inTransition = false;
+  #closed = false;
+
+  constructor(id: string, name: string, bundle: Bundle, port: Port) {
+    this.id = id;
+    this.#name = name;
+    this.#bundle = bundle;
+    this.#port = port;
+  }
+
+  /** `L`: takes over a committed snapshot. It is parsed with the first step, where a fault can be told. */
+  mount(state: string, extra: string, context: string, children: string): void {
+    this.#state = state;
+    this.#extra = extra;
+    this.#context = context;
+    this.#children = children;
+    this.#done = state.endsWith('"done":true}');
+    for (const { id, src } of parse(children || "[]") as { id: string; src: string }[]) {
+      this.services.start(id, src, undefined);
+    }
+  }
+
+  step(fields: StepFields): void {
+    if (this.#awaitsCommit || this.#awaitsAuthorizer) { // A2
+      this.#queue.push(fields);
+    } else {
+      this.#begin(fields);
+    }
+  }
+
+  #begin(fields: StepFields): void {
+    const turn = new Turn(this);
+    turns.run(turn, authorizeAndCompute, this, fields, turn);
+  }
+
+  // --- one step ---------------------------------------------------------------------------------
+
+  /** Only for authorizeAndCompute() below: runs inside of `turn`. */
+  authorize(fields: StepFields, turn: Turn): void {
+    const started = now();
+    const wasOpen = this.#gate.open;
+    this.#gate.open = false;
+    this.#computes = true;
+    let verdict: unknown;
+    try {
+      verdict = this.#askAuthorizer(fields);
+      if (isPromise(verdict)) {
+        this.#computes = false;
+        this.#awaitVerdict(fields, verdict, wasOpen);
+        return;
+      }
+    } catch (error) {
+      this.#deny(fields, turn, wasOpen, started, error);
+      return;
+    }
+    if (verdict === true) {
+      this.compute(fields, turn, wasOpen, started);
+    } else {
+      this.#deny(fields, turn, wasOpen, started, undefined);
+    }
+  }
+
+  #askAuthorizer(fields: StepFields): unknown {
+    switch (fields[0]) {
+      case "S":
+        return this.#bundle.allowWrite(
+          eventRequest(this.#name, this.#state, this.#context, fields[3]!, fields[4]!),
+        );
+      case "C":
+        return this.#bundle.allowWrite(initializationRequest(this.#name, fields[4]!, fields[5]!));
+      default:
+        return true;
+    }
+  }
+
+  /**
+   * Until the promise is settled the gate is as the steps before have left it: an authorizer may
+   * well ask another server.
+   */
+  #awaitVerdict(fields: StepFields, verdict: PromiseLike<unknown>, wasOpen: boolean): void {
+    this.#awaitsAuthorizer = true;
+    if (wasOpen) {
+      this.#gate.release();
+    } else {
+      this.#askForCommit();
+    }
+    const decide = (allowed: boolean, error: unknown) => {
+      this.#awaitsAuthorizer = false;
+      if (this.#closed) {
+        return;
+      }
+      const turn = new Turn(this);
+      const open = this.#gate.open;
+      const started = now();
+      if (allowed) {
+        this.#gate.open = false;
+        turns.run(turn, computeStep, this, fields, turn, open, started);
+      } else {
+        this.#deny(fields, turn, open, started, error);
+      }
+      this.#goOn();
+    };
+    withinTimeLimit("allowWrite", verdict).then(
+      (value) => decide(value === true, undefined),
+      (error) => decide(false, error),
+    );
+  }
+
+  #deny(fields: StepFields, turn: Turn, wasOpen: boolean, started: number, error: unknown): void {
+    this.#computes = false;
+    this.#gate.drop(turn);
+    this.#gate.open = wasOpen;
+    let state = "";
+    if (error !== undefined) {
+      state = errorJson(error);
+      this.#writeLog("error", ["allowWrite threw:", errorText(error)]);
+    }
+    this.#answer(fields, Code.denied, state, "", "", "", "", "", "", started);
+    this.#endIfNotCreated(fields);
+  }
+
+  #endIfNotCreated(fields: StepFields): void {
+    if (fields[0] === "C") {
+      this.close();
+      this.#port.forget(this);
+    }
+  }
+
+  /** Only for authorize() and computeStep() below: runs inside of `turn`. */
+  compute(fields: StepFields, turn: Turn, wasOpen: boolean, started: number): void {
+    this.#computes = true;
+    this.#inTransition = true;
+    const services = this.services.size > 0 ? [...this.services.values()] : [];
+    try {
+      const changed = this.#transition(fields);
+      this.#inTransition = false;
+      const instance = this.#instance;
+      if (changed && instance !== undefined) {
+        this.#record(fields, instance, started);
+      } else {
+        instance?.adopt(this.#context); // a guard may have written to it
+        this.#answer(fields, Code.unchanged, this.#state, "", "", this.#public, "", "", "", started);
+        this.#gate.open = wasOpen && this.#gate.isEmpty;
+      }
+      this.#computes = false;
+      if (!this.#gate.isEmpty && !this.#awaitsCommit) {
+        this.#askForCommit();
+      }
+    } catch (error) {
+      this.#inTransition = false;
+      this.#rollback(services);
+      this.#computes = false;
+      this.#gate.drop(turn);
+      this.#gate.open = wasOpen;
+      this.#answer(fields, Code.threw, errorJson(error), "", "", "", "", "", "", started);
+      this.#endIfNotCreated(fields);
+    }
+    this.#unloadEndedServices();
+  }
+
+  /** Computes; true if there is something to store or to do. */
+  #transition(fields: StepFields): boolean {
+    if (this.#done) {
+      return false;
+    }
+    const { adapter } = this.#bundle;
+    if (fields[0] === "C") {
+      const parent = fields[6] ? parse(fields[6]) : undefined;
+      const given = parse(fields[4]!);
+      if (typeof given !== "object" || given === null) {
+        throw new TypeError("the context given to a new instance must be an object");
+      }
+      this.#instance = adapter.create(this, parent);
+      this.#instance.begin(given);
+      return true;
+    }
+    const instance = this.#instance ??= this.#load();
+    let handled: boolean;
+    switch (fields[0]) {
+      case "S":
+      case "T":
+        handled = instance.transition(adapter.event(parse(fields[3]!)));
+        break;
+      case "V":
+        handled = this.#takeFromInbox(instance, Number(fields[3]));
+        break;
+      case "O":
+        handled = this.#loseService(instance, parse(fields[3]!));
+        break;
+      default:
+        throw new TypeError(`unknown step ${fields[0]}`);
+    }
+    return handled || instance.hasWork || instance.effects.length > 0 ||
+      this.services.json() !== this.#children;
+  }
+
+  #load(): Instance {
+    const { state, done } = parse(this.#state);
+    const extra = this.#extra === "" ? undefined : parse(this.#extra);
+    const snapshot = { value: state, done, extra, context: this.#context };
+    const instance = this.#bundle.adapter.load(this, snapshot);
+    if (this.#public === "") {
+      this.#public = publicJson(parse(this.#context));
+    }
+    return instance;
+  }
+
+  #takeFromInbox(instance: Instance, n: number): boolean {
+    const item = this.#inbox.get(n);
+    if (item === undefined) {
+      throw new RangeError(`there is no inbox event ${n}`);
+    }
+    const { service, event, silent } = item;
+    if (service?.ending && this.services.get(service.id) === service) {
+      this.services.remove(service.id);
+    }
+    const handled = !silent && instance.transition(event);
+    this.#inbox.delete(n); // only now: after a throw it can be tried again
+    return handled;
+  }
+
+  #loseService(instance: Instance, id: string): boolean {
+    const service = this.services.get(id);
+    if (service !== undefined) {
+      this.services.remove(id); // first: what it says while it is stopped is no longer heard
+      instance.abandon(service);
+      for (const [n, item] of this.#inbox) {
+        if (item.service === service && service.ending) {
+          this.#inbox.delete(n);
+        }
+      }
+    }
+    return instance.transition(this.#bundle.adapter.lost(id, SERVICE_LOST));
+  }
+
+  /** Answers a step that changed something, and makes its result what the next one starts from. */
+  #record(fields: StepFields, instance: Instance, started: number): void {
+    // All that can throw comes first: a context with a BigInt fails the step, and leaves it undone.
+    const value = stringify(instance.value)!;
+    const context = stringify(instance.context);
+    if (context === undefined) {
+      throw new TypeError("the context is not an object");
+    }
+    const extra = instance.extra();
+    const tags = tagsJson(instance.tags);
+    const effects = instance.effects.length > 0 ? stringify(instance.effects)! : "";
+    const report = instance.report === undefined ? "" : stringify(instance.report)!;
+    const { done, hasWork } = instance;
+    this.#public = publicJson(instance.adopt(context));
+    this.#state = `{"state":${value},"tags":${tags},"done":${done}}`;
+    this.#context = context;
+    this.#extra = extra;
+    this.#children = this.services.json();
+    this.#done = done;
+    this.#awaitsCommit = hasWork;
+    this.#answer(
+      fields,
+      hasWork ? Code.changedWithWork : Code.changed,
+      this.#state,
+      extra,
+      context,
+      this.#public,
+      this.#children,
+      effects,
+      report,
+      started,
+    );
+  }
+
+  #rollback(services: Service[]): void {
+    const instance = this.#instance;
+    this.services.restore(services);
+    if (instance === undefined) {
+      return;
+    }
+    if (services.length > 0) {
+      try {
+        instance.rollback(this.#context); // live services can't be loaded again
+        return;
+      } catch (error) {
+        this.log("error", ["the instance could not be restored:", errorText(error)]);
+      }
+    }
+    instance.dispose();
+    this.#instance = undefined;
+  }
+
+  /** Once it has settled: a loaded copy only knows that its services ended, and so must this one (A1). */
+  #unloadEndedServices(): void {
+    const instance = this.#instance;
+    if (
+      instance !== undefined && this.services.size === 0 && this.#inbox.size === 0 &&
+      !this.#awaitsCommit && instance.holdsEndedServices
+    ) {
+      instance.dispose();
+      this.#instance = undefined;
+    }
+  }
+
+  #answer(
+    fields: StepFields,
+    code: number,
+    state: string,
+    extra: string,
+    context: string,
+    publicContext: string,
+    children: string,
+    effects: string,
+    report: string,
+    started: number,
+  ): void {
+    const us = ((now() - started) * 1000) | 0;
+    this.#port.answer(
+      `${fields[2]}\t${code}\t${state}\t${extra}\t${context}\t${publicContext}\t${children}\t${effects}\t${report}\t${us}\n`,
+    );
+  }
+
+  // --- commits ----------------------------------------------------------------------------------
+
+  /** `K`: all that was answered is committed. */
+  commit(): void {
+    this.#askedForCommit = false;
+    this.#gate.release();
+    if (this.#awaitsCommit) {
+      turns.run(new Turn(this), runEffects, this);
+      this.#awaitsCommit = false;
+    }
+    let live = 0;
+    for (const service of this.services.values()) {
+      if (!service.ending && this.#instance?.runs(service)) {
+        live++;
+      }
+    }
+    this.#port.line(`K\t${this.id}\t${live}\n`);
+    this.#unloadEndedServices();
+    this.#goOn();
+  }
+
+  /** Only for runEffects() below: runs inside of a turn. */
+  run(): void {
+    const instance = this.#instance;
+    if (instance === undefined) {
+      return;
+    }
+    instance.run();
+    for (const service of this.services.values()) {
+      const lost = service.actor === undefined;
+      if (!service.ending && !lost && !instance.runs(service)) {
+        service.ending = true;
+        this.#announce({ event: undefined, service, silent: true }, '{"type":"statebacked.service-ended"}');
+      }
+    }
+  }
+
+  #goOn(): void {
+    while (this.#queue.length > 0 && !this.#awaitsCommit && !this.#awaitsAuthorizer) {
+      this.#begin(this.#queue.shift()!);
+    }
+  }
+
+  #askForCommit(): void {
+    if (!this.#askedForCommit) {
+      this.#askedForCommit = true;
+      this.#port.line(`W\t${this.id}\n`);
+    }
+  }
+
+  /** `D`, and after a creation that failed. */
+  close(): void {
+    this.#closed = true;
+    this.#gate.clear();
+    this.#queue = [];
+    this.#inbox.clear();
+    this.#instance?.dispose();
+    this.#instance = undefined;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+
+  // --- what user code does ----------------------------------------------------------------------
+
+  /** The machine that computes right now, if any: spawns are only possible then. */
+  get computing(): Instance | undefined {
+    return this.#inTransition ? this.#instance : undefined;
+  }
+
+  receive(event: unknown, data: unknown, service: Service | undefined): void {
+    if (!this.#closed) {
+      this.#announce({ event, service, silent: false }, eventJson(data));
+    }
+  }
+
+  #announce(item: InboxItem, event: string): void {
+    const n = ++this.#inboxCount;
+    this.#inbox.set(n, item);
+    const child = item.service === undefined ? "" : stringify(item.service.id);
+    this.#port.line(`E\t${this.id}\t${n}\t${child}\t${event}\n`);
+  }
+
+  /** Runs `go` once nothing that `turn` is built on can be undone any more; never, if it was undone. */
+  whenCommitted(turn: Turn, isLog: boolean, go: () => void): void {
+    if (this.#closed || turn.dropped) {
+      return;
+    }
+    this.#gate.pass(turn, isLog, go);
+    if (!this.#gate.open && !this.#computes && !this.#awaitsCommit) {
+      this.#askForCommit();
+    }
+  }
+
+  log(level: LogLevel, args: unknown[]): void {
+    const turn = turns.getStore();
+    const line = `G\t${this.id}\t${level}\t${logArguments(args)}\n`;
+    if (turn === undefined) {
+      this.#port.line(line);
+    } else {
+      this.whenCommitted(turn, true, () => this.#port.line(line));
+    }
+  }
+
+  #writeLog(level: LogLevel, args: unknown[]): void {
+    this.#port.line(`G\t${this.id}\t${level}\t${logArguments(args)}\n`);
+  }
+}
+
+// AsyncLocalStorage.run() takes a function and its arguments: these spare a closure per step.
+
+function authorizeAndCompute(activation: Activation, fields: StepFields, turn: Turn): void {
+  activation.authorize(fields, turn);
+}
+
+function computeStep(
+  activation: Activation,
+  fields: StepFields,
+  turn: Turn,
+  wasOpen: boolean,
+  started: number,
+): void {
+  activation.compute(fields, turn, wasOpen, started);
+}
+
+function runEffects(activation: Activation): void {
+  activation.run();
+}
+
+function publicJson(context: any): string { // any: user data
+  const value = context?.public;
+  return value === undefined ? "" : stringify(value)!;
+}
+
+function tagsJson(tags: Iterable<string>): string {
+  for (const _tag of tags) {
+    return stringify([...tags])!;
+  }
+  return "[]";
+}
+
+/** An inbox event for the history. It may hold anything; the machine gets the live one. */
+function eventJson(event: unknown): string {
+  try {
+    return stringify(event, errorsAsObjects) ?? UNSHOWABLE;
+  } catch {
+    return UNSHOWABLE;
+  }
+}
+
+const UNSHOWABLE = '{"type":"statebacked.unserializable-event"}';
+
+function errorsAsObjects(_key: string, value: unknown): unknown {
+  if (isError(value)) {
+    const { name, message } = describeError(value);
+    return { name, message };
+  }
+  return value;
+}

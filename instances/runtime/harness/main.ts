@@ -1,0 +1,42 @@
+// The runner's process: lines from stdin to a Runner, and what it says to stdout.
+
+import { lockDown, Runner } from "./runner.ts";
+
+const READ_BYTES = 64 * 1024;
+
+const { stdin, stdout, exit } = Deno;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Synchronously: if the engine does not keep up, neither do we. */
+function write(text: string): void {
+  const bytes = encoder.encode(text);
+  let written = 0;
+  while (written < bytes.length) {
+    written += stdout.writeSync(bytes.subarray(written));
+  }
+}
+
+const runner = new Runner(write);
+runner.install(globalThis as unknown as Record<string, unknown>);
+await runner.warmUp();
+lockDown(globalThis as unknown as Record<string, unknown>);
+
+const buffer = new Uint8Array(READ_BYTES);
+/** The beginning of a line whose end has not come yet, in pieces: it may have megabytes. */
+let pieces: string[] = [];
+for (;;) {
+  const length = await stdin.read(buffer);
+  if (length === null) {
+    exit(0); // the engine is gone; services must not outlive it
+  }
+  const text = decoder.decode(buffer.subarray(0, length), { stream: true });
+  if (!text.includes("\n")) {
+    pieces.push(text);
+    continue;
+  }
+  const lines = (pieces.length > 0 ? pieces.join("") + text : text).split("\n");
+  const rest = lines.pop()!;
+  pieces = rest === "" ? [] : [rest];
+  runner.feed(lines);
+}

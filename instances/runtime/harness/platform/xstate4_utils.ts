@@ -1,0 +1,2 @@
+// What `npm:xstate/lib/utils` is.
+export * from "xstate4/es/utils.js";

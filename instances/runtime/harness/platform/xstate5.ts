@@ -1,0 +1,2 @@
+// What `npm:xstate@5` is.
+export * from "xstate";

@@ -1,0 +1,767 @@
+// XState 5: the platform's copy, or one that the user bundled (5.19 and later).
+//
+// XState computes a transition and, through its actor scope, hands over every action as it goes.
+// The machine is given an actor that was never started, with a scope of ours: builtin actions are
+// asked to queue what they would do, custom ones are kept as they are, and nothing happens before
+// run(). `transition()` and `initialTransition()` of XState would not do: in their inert scope the
+// services of a step can never be started.
+
+import { createActor } from "xstate";
+import type { Adapter, Host, Instance, Report, Snapshot } from "./adapter.ts";
+import {
+  instanceRef,
+  isInstanceRef,
+  isPersistentSource,
+  orderSpawns,
+  send,
+  spawnSource,
+  timer,
+} from "./effects.ts";
+import { errorText } from "./errors.ts";
+import { parse, stringify } from "./primordials.ts";
+import type { Effect, ErrorObject, InstanceRef, MachineEvent, SpawnSource, StateValue } from "./protocol.ts";
+import type { Service } from "./services.ts";
+
+// What we touch of XState's objects. They may come from another copy than ours, so there is no
+// common class to test for, and most of these fields are internal: hence our own types.
+
+interface Actor {
+  id: string;
+  sessionId: string;
+  systemId?: string;
+  logic: unknown;
+  src: unknown;
+  system: System;
+  eventListeners: Map<string, unknown>;
+  _parent: Actor | undefined;
+  _snapshot: MachineSnapshot;
+  _actorScope: Scope;
+  _processingStatus: number;
+  _stop(): void;
+  getSnapshot(): { status: string; output?: unknown; error?: unknown; children?: Record<string, Actor> };
+  /** Ours: set on an actor that stands for another instance. */
+  persistent?: InstanceRef;
+}
+
+interface System {
+  _snapshot: { _scheduledEvents: Record<string, unknown> };
+  _register(sessionId: string, actor: Actor): void;
+  _unregister(actor: Actor): void;
+  _set(systemId: string, actor: Actor): void;
+  _relay(source: Actor | undefined, target: unknown, event: MachineEvent): void;
+  getAll(): Record<string, Actor>;
+  scheduler: { cancelAll(actor: Actor): void };
+}
+
+interface Scope {
+  defer(effect: () => void): void;
+  actionExecutor(action: Action): void;
+}
+
+interface Action {
+  type: string;
+  info: unknown;
+  params: any; // any: each builtin type has its own
+  exec: ((info: unknown, params: unknown) => void) | undefined;
+}
+
+interface StateNode {
+  id: string;
+  type: string;
+  initial: unknown;
+  invoke: unknown;
+  machine: unknown;
+}
+
+interface MachineSnapshot {
+  status: string;
+  error?: unknown;
+  output?: unknown;
+  value: StateValue;
+  context: any; // any: user data
+  tags: Set<string>;
+  children: Record<string, Actor | undefined>;
+  historyValue: Record<string, StateNode[]>;
+  machine: unknown;
+}
+
+export interface Machine5 {
+  id: string;
+  config: { context?: unknown };
+  idMap: Map<string, StateNode>;
+  getStateNodeById(id: string): StateNode;
+  getInitialSnapshot(scope: Scope, input: unknown): MachineSnapshot;
+  restoreSnapshot(persisted: object, scope: Scope): MachineSnapshot;
+  transition(snapshot: MachineSnapshot, event: MachineEvent, scope: Scope): MachineSnapshot;
+  getTransitionData(snapshot: MachineSnapshot, event: MachineEvent): unknown[];
+}
+
+const RUNNING = 1;
+const STOPPED = 2;
+
+interface EndedSnapshot {
+  status: string;
+  output?: unknown;
+  error?: unknown;
+}
+
+/** Logic that does nothing: for our root while it is made, and for services that are no more. */
+const INERT = {
+  transition: (snapshot: unknown) => snapshot,
+  getInitialSnapshot: () => ({ status: "stopped", output: undefined, error: undefined }),
+  getPersistedSnapshot: (snapshot: unknown) => snapshot,
+  restoreSnapshot: (snapshot: unknown) => snapshot,
+};
+
+const makeActor = createActor as unknown as (logic: unknown, options: object) => Actor;
+
+export function isMachine5(value: any): value is Machine5 { // any: tested here
+  return typeof value?.getPersistedSnapshot === "function" &&
+    typeof value.getInitialSnapshot === "function" && typeof value.transition === "function" &&
+    value.root !== undefined;
+}
+
+export class XState5 implements Adapter {
+  readonly major = 5;
+  readonly #machine: Machine5;
+  /** Only for a static context: computes initial states, with `config.context` set for each. */
+  readonly #initializer: Machine5 | undefined;
+  readonly #context: () => Record<string, unknown>;
+
+  constructor(machine: Machine5) {
+    this.#machine = machine;
+    refuseOldCopy(machine);
+    for (const node of machine.idMap.values()) {
+      void node.invoke; // XState resolves both lazily: find out now whether it can
+      if (node.type === "compound") {
+        void node.initial;
+      }
+    }
+    const context = machine.config.context;
+    if (typeof context === "function") {
+      this.#context = () => ({});
+    } else {
+      this.#initializer = Object.create(machine, {
+        config: { value: { ...machine.config }, enumerable: true },
+        getInitialSnapshot: { value: Object.getPrototypeOf(machine).getInitialSnapshot },
+      });
+      this.#context = copier(context ?? {});
+    }
+  }
+
+  create(host: Host, parent: InstanceRef | undefined): Instance {
+    return new Instance5(this, host, parent);
+  }
+
+  load(host: Host, snapshot: Snapshot): Instance {
+    const instance = new Instance5(this, host, snapshot.extra?.parent);
+    instance.mount(snapshot);
+    return instance;
+  }
+
+  event(parsed: MachineEvent): unknown {
+    return parsed;
+  }
+
+  lost(serviceId: string, error: ErrorObject): unknown {
+    return { type: `xstate.error.actor.${serviceId}`, error, actorId: serviceId };
+  }
+
+  get machine(): Machine5 {
+    return this.#machine;
+  }
+
+  /** A static context is extended by what the creator gave; a context function gets that as input. */
+  initialSnapshot(scope: Scope, given: Record<string, unknown>): MachineSnapshot {
+    if (this.#initializer === undefined) {
+      return this.#machine.getInitialSnapshot(scope, given);
+    }
+    this.#initializer.config.context = { ...this.#context(), ...given };
+    const snapshot = this.#initializer.getInitialSnapshot(scope, given);
+    snapshot.machine = this.#machine;
+    return snapshot;
+  }
+}
+
+class Instance5 implements Instance {
+  readonly #machine: Machine5;
+  readonly #adapter: XState5;
+  readonly #host: Host;
+  readonly #parent: InstanceRef | undefined;
+  readonly #root: Actor;
+  readonly #scope: Scope;
+
+  /** What the next step starts from. */
+  #snapshot!: MachineSnapshot;
+  /** What the last computation made. The same object if it did nothing. */
+  #next!: MachineSnapshot;
+
+  // Of the last computation.
+  #builtins: Builtin[] = [];
+  #custom: Action[] = [];
+  #deferred: ((() => void) | undefined)[] = [];
+  effects: Effect[] = [];
+  report: Report | undefined;
+  hasWork = false;
+
+  /** Ids of delayed sends to services: they stay in memory, as the services do. */
+  readonly #memoryTimers = new Set<string>();
+
+  // What extra() returned last, and what it was made of.
+  #extra = "";
+  #extraChildren: unknown;
+  #extraHistory: unknown;
+
+  constructor(adapter: XState5, host: Host, parent: InstanceRef | undefined) {
+    this.#adapter = adapter;
+    this.#machine = adapter.machine;
+    this.#host = host;
+    this.#parent = parent;
+
+    // A real actor, so that `self`, `system` and session ids are what XState expects. It is made
+    // with logic that does nothing, so that making it computes nothing.
+    const root = this.#root = makeActor(INERT, { id: this.#machine.id });
+    root.logic = root.src = this.#machine;
+    root._processingStatus = RUNNING;
+    root.system._register(root.sessionId, root);
+    if (parent !== undefined) {
+      root._parent = persistentParent(parent, root);
+    }
+
+    const relay = root.system._relay;
+    root.system._relay = (source, target, event) => {
+      if (target === root) {
+        this.#receive(source, event);
+      } else if (isInstanceRef(target)) {
+        throw new TypeError("only the instance's own machine can send to other instances");
+      } else {
+        relay(source, target, event);
+      }
+    };
+
+    const scope = this.#scope = root._actorScope;
+    scope.defer = (effect) => {
+      this.#deferred.push(effect);
+    };
+    scope.actionExecutor = (action) => this.#collect(action);
+  }
+
+  get value(): StateValue {
+    return this.#next.value;
+  }
+
+  get context(): unknown {
+    return this.#next.context;
+  }
+
+  get tags(): Set<string> {
+    return this.#next.tags;
+  }
+
+  get done(): boolean {
+    return this.#next.status === "done";
+  }
+
+  begin(given: Record<string, unknown>): void {
+    const snapshot = this.#adapter.initialSnapshot(this.#scope, given);
+    this.#finish(NO_CHILDREN, snapshot);
+    this.#root._snapshot = snapshot;
+  }
+
+  mount({ value, done, extra, context }: Snapshot): void {
+    const children: Record<string, object> = {};
+    const mountInert = (id: string, snapshot: EndedSnapshot) => {
+      children[id] = { src: INERT, snapshot: { output: undefined, error: undefined, ...snapshot } };
+    };
+    for (const { id } of this.#host.services.values()) {
+      mountInert(id, LOST);
+    }
+    for (const [id, snapshot] of Object.entries((extra?.ended ?? {}) as Record<string, EndedSnapshot>)) {
+      mountInert(id, snapshot);
+    }
+    const persistent = (extra?.persistent ?? {}) as Record<string, InstanceRef>;
+    for (const id of Object.keys(persistent)) {
+      mountInert(id, LOST);
+    }
+
+    // Context and history are put in afterwards: XState would turn a reference to a service that
+    // is gone into undefined (a send to which goes to the machine itself), and older copies don't
+    // revive history at all.
+    const snapshot = this.#machine.restoreSnapshot({
+      status: done ? "done" : "active",
+      output: extra?.output,
+      value,
+      context: {},
+      children,
+      historyValue: {},
+    }, this.#scope);
+    for (const [id, nodeIds] of Object.entries((extra?.history ?? {}) as Record<string, string[]>)) {
+      snapshot.historyValue[id] = nodeIds.flatMap((nodeId) => this.#machine.idMap.get(nodeId) ?? []);
+    }
+    for (const [id, ref] of Object.entries(persistent)) {
+      snapshot.children[id]!.persistent = ref;
+    }
+    for (const service of this.#host.services.values()) {
+      service.actor = snapshot.children[service.id];
+    }
+    this.#next = snapshot;
+    this.adopt(context);
+  }
+
+  transition(event: unknown): boolean {
+    this.#reset();
+    const before = this.#snapshot;
+    if (this.#isUnhandledError(event as MachineEvent)) {
+      // XState 5 would put the whole machine into status "error", for ever. XState 4 reports it
+      // and goes on, and so do we.
+      const { type, error } = event as { type: string; error: unknown };
+      this.#host.log("error", [`no transition for ${type}:`, errorText(error)]);
+      return false;
+    }
+    const next = this.#machine.transition(before, event as MachineEvent, this.#scope);
+    this.#finish(before.children, next);
+    return next !== before;
+  }
+
+  #isUnhandledError(event: MachineEvent): boolean {
+    return event.type.startsWith("xstate.error.actor.") &&
+      this.#machine.getTransitionData(this.#snapshot, event).length === 0;
+  }
+
+  #reset(): void {
+    if (this.#builtins.length > 0) {
+      this.#builtins = [];
+    }
+    if (this.#custom.length > 0) {
+      this.#custom = [];
+    }
+    if (this.#deferred.length > 0) {
+      this.#deferred = [];
+    }
+    if (this.effects.length > 0) {
+      this.effects = [];
+    }
+    this.report = undefined;
+    this.hasWork = false;
+  }
+
+  /** Called by XState for each action, in order, while it computes. */
+  #collect(action: Action): void {
+    const { type, exec, info, params } = action;
+    if (exec === undefined) {
+      return; // named, but not implemented: nothing would happen
+    }
+    const deferredAt = this.#deferred.length;
+    switch (type) {
+      case "xstate.raise":
+      case "xstate.cancel":
+        break;
+      case "xstate.sendTo":
+        if (typeof params.delay !== "number" && !isInstanceRef(params.to)) {
+          exec(info, params); // only queues; a string `to` is resolved before the queue runs
+        }
+        break;
+      case "xstate.spawnChild":
+        if (params.actorRef !== undefined && !isPersistentSource(params.actorRef.logic)) {
+          exec(info, params);
+        }
+        break;
+      case "xstate.stopChild":
+        if (!isInstanceRef(params)) {
+          exec(info, params); // unregisters its systemId at once, so that it can be taken again
+        }
+        break;
+      case "xstate.emit":
+        if (this.#root.eventListeners.size > 0) {
+          exec(info, params);
+        }
+        return;
+      default:
+        this.#custom.push(action);
+        return;
+    }
+    this.#builtins.push({ type, params, exec: () => exec(info, params), deferredAt });
+  }
+
+  spawnPersistent(id: string, source: SpawnSource, input: unknown): void {
+    this.#builtins.push({
+      type: "statebacked.spawn",
+      params: { t: "spawn", id, src: source, input },
+      exec: () => {},
+      deferredAt: -1,
+    });
+  }
+
+  spawnEphemeral(): unknown {
+    throw new Error("with XState 5, use the `spawn` that assign() passes to its function");
+  }
+
+  #finish(childrenBefore: Record<string, Actor | undefined>, next: MachineSnapshot): void {
+    if (next.status === "error") {
+      throw next.error;
+    }
+    this.#next = next;
+    if (next.children !== childrenBefore || next.status !== "active") {
+      this.#compareServices(childrenBefore, next);
+    }
+    if (this.#builtins.length > 0) {
+      this.#declareEffects(childrenBefore);
+    }
+    if (this.#custom.length > 0) {
+      this.#reported().actions = this.#custom.map(({ type }) => type);
+      this.hasWork = true;
+    }
+    for (let i = 0; !this.hasWork && i < this.#deferred.length; i++) {
+      this.hasWork = this.#deferred[i] !== undefined;
+    }
+  }
+
+  #reported(): Report {
+    this.report ??= { actions: [], started: [], stopped: [] };
+    return this.report;
+  }
+
+  #compareServices(before: Record<string, Actor | undefined>, next: MachineSnapshot): void {
+    const { services } = this.#host;
+    const active = next.status === "active";
+    for (const { id, actor } of [...services.values()]) {
+      if (!active || next.children[id] !== actor) {
+        services.remove(id);
+        this.#reported().stopped.push(id);
+      }
+    }
+    if (!active) {
+      return; // a machine that is done has stopped what it began in the same step
+    }
+    for (const id of Object.keys(next.children)) {
+      const child = next.children[id];
+      if (child === undefined || child === before[id]) {
+        continue;
+      }
+      if (isPersistentSource(child.logic)) {
+        this.#spawnChildInstance(id, child);
+      } else {
+        services.start(id, serviceSource(child), child);
+        this.#reported().started.push(id);
+      }
+    }
+  }
+
+  /** An actor that stands for another instance: it is never started, and knows what to send to. */
+  #spawnChildInstance(id: string, child: Actor): void {
+    const source = spawnSource(child.logic as { machineName: string });
+    const { machineName, machineInstanceName } = source;
+    child._processingStatus = STOPPED;
+    child.persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
+    const input = (child as unknown as { options: { input?: unknown } }).options.input;
+    this.effects.push({ t: "spawn", id, src: source, input });
+  }
+
+  /** Classified only now, since XState resolves some targets after it handed over the action. */
+  #declareEffects(childrenBefore: Record<string, Actor | undefined>): void {
+    for (const { type, params, exec, deferredAt } of this.#builtins) {
+      switch (type) {
+        case "xstate.raise":
+          if (typeof params.delay === "number") {
+            this.effects.push(timer(params.id, params.delay, params.event, undefined));
+          }
+          break;
+        case "xstate.cancel":
+          this.effects.push({ t: "cancel", id: String(params.sendId) });
+          if (this.#memoryTimers.delete(String(params.sendId))) {
+            exec();
+          }
+          break;
+        case "xstate.sendTo": {
+          const instance = isInstanceRef(params.to) ? instanceRef(params.to) : params.to?.persistent;
+          if (typeof params.delay !== "number") {
+            if (instance !== undefined) {
+              this.effects.push(send(instance, params.event));
+              this.#deferred[deferredAt] = undefined;
+            }
+          } else if (instance !== undefined || params.to === this.#root) {
+            this.effects.push(timer(params.id, params.delay, params.event, instance));
+          } else {
+            this.#memoryTimers.add(String(params.id));
+            exec();
+          }
+          break;
+        }
+        case "xstate.stopChild":
+          if (isInstanceRef(params)) {
+            this.effects.push({ t: "stop", id: instanceRef(params).id });
+          } else if (params?.persistent !== undefined && childrenBefore[params.id] === params) {
+            this.effects.push({ t: "stop", id: params.id });
+          }
+          break;
+        case "statebacked.spawn":
+          this.effects.push(params);
+          break;
+      }
+    }
+    orderSpawns(this.effects);
+  }
+
+  adopt(contextJson: string): any {
+    const context = this.#readBack(contextJson);
+    this.#next.context = context;
+    this.#snapshot = this.#next;
+    if (!this.hasWork) {
+      this.#root._snapshot = this.#snapshot;
+    }
+    return context;
+  }
+
+  #readBack(contextJson: string): unknown {
+    const context = parse(contextJson);
+    return contextJson.includes(ACTOR_MARK) ? this.#reviveActors(context) : context;
+  }
+
+  /** Puts actors in the place of `{"xstate$$type":1,"id":…}`; inert ones for those that are gone. */
+  #reviveActors(value: any): unknown { // any: user data
+    if (typeof value !== "object" || value === null) {
+      return value;
+    }
+    if (value.xstate$$type === 1) {
+      return this.#next.children[value.id] ??
+        makeActor(INERT, { id: value.id, parent: this.#root, snapshot: LOST });
+    }
+    for (const key of Object.keys(value)) {
+      value[key] = this.#reviveActors(value[key]);
+    }
+    return value;
+  }
+
+  rollback(contextJson: string): void {
+    this.#reset();
+    this.#next = this.#snapshot;
+    this.#snapshot.context = this.#readBack(contextJson);
+    // The computation may have registered new actors, and unregistered those it meant to stop.
+    const { system } = this.#root;
+    for (const actor of Object.values(system.getAll())) {
+      system._unregister(actor);
+    }
+    registerAgain(system, this.#snapshot.children);
+  }
+
+  extra(): string {
+    const { status, output, children, historyValue } = this.#next;
+    if (
+      status === "active" && children === this.#extraChildren && !hasOwnKeys(children) &&
+      historyValue === this.#extraHistory
+    ) {
+      return this.#extra;
+    }
+    const extra: Record<string, unknown> = {};
+    if (hasOwnKeys(historyValue)) {
+      extra.history = Object.fromEntries(
+        Object.entries(historyValue).map(([id, nodes]) => [id, nodes.map((node) => node.id)]),
+      );
+    }
+    if (status === "done" && output !== undefined) {
+      extra.output = output;
+    }
+    if (this.#parent !== undefined) {
+      extra.parent = this.#parent;
+    }
+    if (status === "active") {
+      addChildren(extra, children);
+    }
+    this.#extra = hasOwnKeys(extra) ? stringify(extra)! : "";
+    this.#extraChildren = children;
+    this.#extraHistory = historyValue;
+    return this.#extra;
+  }
+
+  get holdsEndedServices(): boolean {
+    const { children } = this.#next;
+    for (const id in children) {
+      const child = children[id];
+      if (child !== undefined && child.logic !== INERT && child.persistent === undefined) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  runs(service: Service): boolean {
+    return (service.actor as Actor)._processingStatus === RUNNING;
+  }
+
+  run(): void {
+    const custom = this.#custom;
+    const deferred = this.#deferred;
+    this.#custom = [];
+    this.#deferred = [];
+    this.hasWork = false;
+    for (const { type, exec, info, params } of custom) {
+      this.#attempt(`action ${type}`, () => exec!(info, params));
+    }
+    this.#root._snapshot = this.#snapshot; // until here, actions saw the state before, as in XState
+    for (const effect of deferred) {
+      if (effect !== undefined) {
+        this.#attempt("effect", effect);
+      }
+    }
+  }
+
+  #attempt(what: string, run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#host.log("error", [`${what} failed:`, errorText(error)]);
+    }
+  }
+
+  /** Whatever is sent to the machine becomes an inbox event. */
+  #receive(source: Actor | undefined, event: MachineEvent): void {
+    let service: Service | undefined;
+    if (source !== undefined && source._parent === this.#root) {
+      service = this.#host.services.get(source.id);
+      if (service === undefined || service.actor !== source) {
+        return; // it was stopped by a step whose effects have not run yet
+      }
+      service.ending ||= source._snapshot.status !== "active";
+    }
+    this.#host.receive(event, event, service);
+  }
+
+  abandon(service: Service): void {
+    const actor = service.actor as Actor | undefined;
+    if (actor !== undefined && actor.logic !== INERT) {
+      this.#attempt("stopping a service", () => actor._stop());
+    }
+  }
+
+  dispose(): void {
+    this.#root.system.scheduler.cancelAll(this.#root);
+    for (const service of this.#host.services.values()) {
+      this.abandon(service);
+    }
+  }
+}
+
+interface Builtin {
+  type: string;
+  params: any; // any: each builtin type has its own
+  exec: () => void;
+  /** Where in the queue its effect is, if it has queued one. */
+  deferredAt: number;
+}
+
+const NO_CHILDREN: Record<string, Actor | undefined> = {};
+const ACTOR_MARK = '"xstate$$type"';
+const LOST: EndedSnapshot = { status: "stopped", output: undefined, error: undefined };
+
+function persistentParent(ref: InstanceRef, root: Actor): Actor {
+  const parent = { id: ref.id, sessionId: "parent", system: root.system, persistent: ref };
+  return parent as unknown as Actor;
+}
+
+function serviceSource({ src }: Actor): string {
+  return typeof src === "string" && !src.startsWith("xstate.invoke.") ? src : "(inline)";
+}
+
+/** Children that a later load must know of: instances, and services that came to an end. */
+function addChildren(extra: Record<string, unknown>, children: Record<string, Actor | undefined>): void {
+  const persistent: Record<string, InstanceRef> = {};
+  const ended: Record<string, EndedSnapshot> = {};
+  for (const [id, child] of Object.entries(children)) {
+    if (child?.persistent !== undefined) {
+      persistent[id] = child.persistent;
+    } else if (child !== undefined) {
+      const { status, output, error } = child.getSnapshot();
+      if (status !== "active") {
+        ended[id] = { status, output, error };
+      }
+    }
+  }
+  if (hasOwnKeys(persistent)) {
+    extra.persistent = persistent;
+  }
+  if (hasOwnKeys(ended)) {
+    extra.ended = ended;
+  }
+}
+
+function registerAgain(system: System, children: Record<string, Actor | undefined>): void {
+  for (const child of Object.values(children)) {
+    if (child === undefined || child._processingStatus !== RUNNING) {
+      continue;
+    }
+    system._register(child.sessionId, child);
+    if (child.systemId !== undefined) {
+      system._set(child.systemId, child);
+    }
+    registerAgain(system, child.getSnapshot().children ?? {});
+  }
+}
+
+function hasOwnKeys(object: object): boolean {
+  for (const key in object) {
+    if (Object.hasOwn(object, key)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/**
+ * Makes a copy of the static context for each new instance: XState hands out the object itself, so
+ * an instance that changed it in place would change what the next one starts with. Only what JSON
+ * can express is copied deeply.
+ */
+function copier(context: object): () => Record<string, unknown> {
+  if (isPlainJson(context)) {
+    const json = stringify(context)!;
+    return () => parse(json);
+  }
+  return () => ({ ...context });
+}
+
+function isPlainJson(value: unknown): boolean {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return true;
+    case "number":
+      return Number.isFinite(value) && !Object.is(value, -0);
+    case "object": {
+      if (value === null) {
+        return true;
+      }
+      const prototype = Object.getPrototypeOf(value);
+      return (prototype === Object.prototype || prototype === Array.prototype) &&
+        !("toJSON" in value) && Object.values(value).every(isPlainJson);
+    }
+    default:
+      return false;
+  }
+}
+
+/**
+ * Copies before 5.19 run custom actions while they compute, so their effects can't be held back
+ * until the commit. The version is written nowhere in a bundle: a small machine of the same copy
+ * shows whether it hands over actions.
+ */
+function refuseOldCopy(machine: Machine5): void {
+  const StateMachine = (machine as object).constructor as new (config: object) => Machine5;
+  let handsOver = false;
+  try {
+    const probe = new StateMachine({ entry: () => {} });
+    const actor = makeActor(INERT, {});
+    actor._actorScope.defer = () => {};
+    actor._actorScope.actionExecutor = () => {
+      handsOver = true;
+    };
+    probe.getInitialSnapshot(actor._actorScope, undefined);
+  } catch {
+    return; // not a machine of a kind that we know; its own errors will say more
+  }
+  if (!handsOver) {
+    throw new Error(
+      "The bundle contains an XState older than 5.19, which can't hold back actions until a " +
+        'transition is stored. Update xstate, or import it from "npm:xstate@5".',
+    );
+  }
+}
