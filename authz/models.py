@@ -52,7 +52,9 @@ class Org(models.Model):
     name = models.CharField(max_length=200)
     allow_anonymous_access = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    members = models.ManyToManyField(User, through="Membership", related_name="orgs")
+    members: "models.ManyToManyField[User, Membership]" = models.ManyToManyField(
+        User, through="Membership", related_name="orgs"
+    )
 
     def __str__(self) -> str:
         return self.name

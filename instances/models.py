@@ -56,7 +56,7 @@ class Instance(models.Model):
             models.UniqueConstraint(fields=["machine", "slug"], name="instance_slug_unique")
         ]
         indexes: ClassVar[list[models.Index]] = [
-            # Orphans of a node that is gone: SELECT … WHERE owner=? AND settle_deadline IS NOT NULL.
+            # Orphans of a node that is gone: … WHERE owner=? AND settle_deadline IS NOT NULL.
             models.Index(
                 fields=["owner"],
                 name="instance_unsettled",

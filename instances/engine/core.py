@@ -776,7 +776,7 @@ class Engine:
             self._close_now(activation)
 
     def _close(self, activation: Activation) -> None:
-        """End an activation in order: what is with the store still counts, the rest is done anew."""
+        """End an activation in order: what the store has still counts, the rest is done anew."""
         if activation.closing:
             return
         activation.closing = True
@@ -876,7 +876,7 @@ class Engine:
         )
 
     def on_retire(self, process: RunnerProcess) -> None:
-        """A runner is to be replaced: idle activations leave it now, the others when they settle."""
+        """A runner is to be replaced: idle activations leave it now, others once they settle."""
         link = self._link(process)
         link.retiring = True
         for activation in list(link.activations.values()):
@@ -890,23 +890,21 @@ class Engine:
     def set_status(self, key: tuple[int, str], row_id: int, status: int, reply: Reply) -> None:
         """Pause or resume. Pausing stops the services; their error events come when it resumes."""
 
-        def done(found: bool) -> None:
+        def done(found: bool | None) -> None:
             activation = self.activations.get(key)
-            if status != 0 and activation is not None:
+            if found and status != 0 and activation is not None:
                 self._close(activation)
-            if not reply.done():
-                reply.set_result(found)
+            _tell(reply, found)
 
         self.store.set_status(row_id, status, done)
 
     def delete(self, key: tuple[int, str], row_id: int, reply: Reply) -> None:
-        def done(found: bool) -> None:
+        def done(found: bool | None) -> None:
             activation = self.activations.get(key)
-            if activation is not None:
+            if found and activation is not None:
                 activation.children = SETTLED  # nothing to release: the row is gone
                 self._close(activation)
-            if not reply.done():
-                reply.set_result(found)
+            _tell(reply, found)
 
         self.store.delete(row_id, done)
 
@@ -967,6 +965,15 @@ def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
     if len(operation.event) * MAILBOX_EVENTS < MAILBOX_BYTES:
         return False
     return sum(len(waiting.event) for waiting in queue) > MAILBOX_BYTES
+
+
+def _tell(reply: Reply, found: bool | None) -> None:
+    if reply.done():
+        return
+    if found is None:
+        reply.set_exception(Unavailable("the database refused the change"))
+    else:
+        reply.set_result(found)
 
 
 def _unavailable(error: Exception | None) -> EngineError:

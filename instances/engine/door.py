@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from instances.engine.node import EngineNode
+from instances.lookups import callers, machines
 from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 
@@ -87,20 +88,14 @@ async def _key_of(instance_id: int) -> tuple[int, str] | None:
 
 def version_published(machine_id: int) -> None:
     """A machine has a new current version, or is gone: look it up again."""
-    from instances import lean
-
-    lean.machines.forget(machine_id)
+    machines.forget(machine_id)
 
 
 def key_deleted(public_id: str) -> None:
     """Tokens signed by this key stop working at once."""
-    from instances import lean
-
-    lean.callers.forget_key(public_id)
+    callers.forget_key(public_id)
 
 
 def token_revoked() -> None:
     """An access token or a role was taken away: verify every token again."""
-    from instances import lean
-
-    lean.callers.clear()
+    callers.clear()

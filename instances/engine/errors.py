@@ -6,9 +6,8 @@ from statebacked_site.errors import DomainError
 
 
 class EngineError(DomainError):
-    """An operation that was refused or failed. `applied` says whether it may be in the history."""
+    """An operation that was refused or failed. Only after a 504 may it be in the history."""
 
-    retry_after_s: ClassVar[int | None] = None
     # Counts as one of a delivery's attempts; trouble of the site's own does not.
     counts_as_attempt: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""One engine per SQLite file: an exclusive lock beside the database, held as long as the process."""
+"""One engine per SQLite file: an exclusive lock beside it, held as long as the process lives."""
 
 from __future__ import annotations
 

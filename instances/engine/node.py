@@ -52,6 +52,12 @@ class LoopClock:
 class EngineNode:
     """Started and stopped with the server. `engine` may be used on `loop` only."""
 
+    loop: asyncio.AbstractEventLoop
+    engine: Engine
+    store: SqliteStore
+    pool: RunnerPool
+    timers: Timers
+
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"

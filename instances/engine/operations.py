@@ -69,7 +69,7 @@ class Delivery:
 
     def __init__(
         self,
-        id: int,
+        delivery_id: int,
         kind: int,
         key: tuple[int, str],
         event: str,
@@ -77,7 +77,7 @@ class Delivery:
         attempts: int,
         claims: int,
     ) -> None:
-        self.id = id
+        self.id = delivery_id
         self.kind = kind
         self.key = key  # (machine id, slug) of the instance that it is for
         self.event = event

@@ -1,4 +1,4 @@
-"""The engine's view of a runner: which activations it holds and which requests it owes an answer."""
+"""The engine's view of a runner: its activations, and the requests that it owes an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from instances.engine.operations import Activation, Operation
 
-# A runner keeps its activations live in a V8 heap of 128 MB; each costs some kilobytes besides its JSON.
+# A runner keeps its activations live in a V8 heap of 128 MB; each costs some kilobytes
+# besides its JSON.
 ACTIVATIONS_PER_RUNNER = 2_000
 BYTES_PER_RUNNER = 16_000_000
 

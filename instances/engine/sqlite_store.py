@@ -1,9 +1,9 @@
 """The store on SQLite: WAL, `synchronous=FULL`, one writer thread that commits in groups.
 
-The writer takes all that is queued, up to 256 steps, and writes it in one transaction: one UPDATE row
-per instance, one INSERT row per step. While a batch is being synced to disk the next one collects;
-it never waits to fill a batch. There is no other writer of these tables: an exclusive lock file
-beside the database keeps a second engine out (`lock.py`).
+The writer takes all that is queued, up to 256 steps, and writes it in one transaction: one UPDATE
+row per instance, one INSERT row per step. While a batch is being synced to disk the next one
+collects; it never waits to fill a batch. There is no other writer of these tables: an exclusive
+lock file beside the database keeps a second engine out (`lock.py`).
 
 What fails in a batch is found by counting rows. Then the batch is rolled back and its steps are
 written one by one, each in a savepoint, so that a bad one fails alone.
@@ -11,11 +11,13 @@ written one by one, each in a savepoint, so that a bad one fails alone.
 
 from __future__ import annotations
 
+import logging
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from instances.engine.operations import (
@@ -28,6 +30,8 @@ from instances.engine.operations import (
     Outcome,
 )
 from instances.engine.store import InstanceRow, LogRow, OnCommit
+
+log = logging.getLogger("statebacked.store")
 
 BATCH_STEPS = 256
 PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
@@ -62,6 +66,9 @@ CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims"""
 DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
  source_n, send_id, event, due_at, claim_until, claims, attempts, last_error, created_at"""
+
+# What writing can raise: the database's errors, and values that it can't take.
+WRITE_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 
 Task = Callable[[], None]
 
@@ -99,7 +106,7 @@ class SqliteStore:
         self._next_instance_id = self._next_id("instance")
         self._next_delivery_id = max(self._next_id("delivery"), self._next_id("dead_letter"))
         for (instance_id,) in self.db.execute("SELECT id FROM instance WHERE status=2").fetchall():
-            self._queue.put(lambda instance_id=instance_id: self._purge(instance_id))
+            self._queue.put(partial(self._purge, instance_id))
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
 
@@ -153,15 +160,17 @@ class SqliteStore:
     def put(self, operations: list[Operation]) -> None:
         self._queue.put(operations)
 
-    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
+    def set_status(
+        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+    ) -> None:
         sql = "UPDATE instance SET status=? WHERE id=? AND status<>2"
 
         def work() -> bool:
             return self.db.execute(sql, (status, instance_id)).rowcount == 1
 
-        self._task(work, done)
+        self._task(work, done, failed=None)
 
-    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
+    def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
         def work() -> bool:
             self.db.execute("BEGIN IMMEDIATE")
             found = self.db.execute(
@@ -176,10 +185,10 @@ class SqliteStore:
                 )
             self.db.execute("COMMIT")
             if found is not None:
-                self._queue.put(lambda: self._purge(instance_id))
+                self._queue.put(partial(self._purge, instance_id))
             return found is not None
 
-        self._task(work, done)
+        self._task(work, done, failed=None)
 
     def release(self, instance_id: int, seq: int) -> None:
         sql = "UPDATE instance SET settle_deadline=NULL, owner=NULL WHERE id=? AND seq=?"
@@ -200,7 +209,7 @@ class SqliteStore:
             claimed.sort(key=lambda delivery: (delivery.due_at_ms, delivery.id))
             return claimed
 
-        self._task(work, done)
+        self._task(work, done, failed=[])
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         sql = "UPDATE delivery SET claim_until=0, due_at=? WHERE id=?"
@@ -246,15 +255,20 @@ class SqliteStore:
         self._task(work)
 
     def _task(
-        self, work: Callable[[], Any], done: Callable[[Any], None] = lambda result: None
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None] = lambda result: None,
+        failed: Any = None,
     ) -> None:
+        """Do `work` on the writer thread; `done` gets what it returns, or `failed`."""
+
         def task() -> None:
             try:
                 result = work()
-            except sqlite3.Error:
+            except WRITE_ERRORS as error:
+                log.error("a write failed: %s", error)
                 self._roll_back()
-                # Nothing was acknowledged; a claim or a status change is asked for again.
-                return
+                result = failed
             self.post(done, result)
 
         self._queue.put(task)
@@ -298,7 +312,7 @@ class SqliteStore:
                     self.db.execute("ROLLBACK")
                     return self._commit_one_by_one(batch)
                 self.db.execute("COMMIT")
-            except sqlite3.Error:
+            except WRITE_ERRORS:
                 self._roll_back()
                 return self._commit_one_by_one(batch)
         return plan.outcomes
@@ -330,7 +344,7 @@ class SqliteStore:
             self.db.execute("ROLLBACK")
         except sqlite3.IntegrityError:
             self._roll_back()
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError):
+        except WRITE_ERRORS:
             self._roll_back()
             return self._after_failure(operation)
         return self._reason(operation)
@@ -400,7 +414,7 @@ class SqliteStore:
         except sqlite3.Error:
             self._roll_back()
             return  # the next start goes on with it
-        self._queue.put(lambda: self._purge(instance_id))
+        self._queue.put(partial(self._purge, instance_id))
 
     def _owner_of(self, version_id: int) -> tuple[int, int] | None:
         """(org id, machine id) of a version."""
@@ -435,6 +449,7 @@ class _Plan:
         self.cancels: list[tuple[Operation, str]] = []
         self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
         self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
+        self.in_any_order = True  # whether the kinds of rows may be written one after the other
 
     def add(self, operation: Operation) -> None:
         activation = operation.activation
@@ -446,6 +461,10 @@ class _Plan:
         delivery = operation.delivery
         if delivery is not None and code in CONSUMING:
             self.consumed.append((delivery.id,))
+            # Rows are consumed before any is cancelled. A step before this one may be about to
+            # cancel the very delivery: only their order tells.
+            if any(earlier.activation is activation for earlier, _ in self.cancels):
+                self.in_any_order = False
         if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
             return
         if operation.kind is Kind.INIT:
@@ -534,6 +553,8 @@ class _Plan:
 
     def write(self) -> bool:
         """Write all rows into the open transaction; False if one did not find what it needs."""
+        if not self.in_any_order:
+            return False
         db = self.store.db
         node = self.store.node
         if self.inserts:

@@ -57,11 +57,13 @@ class Store(Protocol):
         delivery. A step whose activation is dead, or that follows a failed one, is a CONFLICT.
         """
 
-    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
-        """Pause or resume; False if the instance is not there."""
+    def set_status(
+        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+    ) -> None:
+        """Pause or resume. `done` gets False if the instance is gone, None if the write failed."""
 
-    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
-        """Delete the instance, its deliveries and its history; False if it was not there."""
+    def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
+        """Delete an instance, its deliveries and its history; `done` as in `set_status`."""
 
     def release(self, instance_id: int, seq: int) -> None:
         """The settle limit is over: services are stopped, `children` stay to be reported lost."""

@@ -29,6 +29,17 @@ from instances.engine.operations import Delivery, Kind, Operation, Outcome
 from instances.engine.store import InstanceRow, LogRow
 from instances.engine.timers import Timers
 
+MESSAGES = {
+    "L": "mount",
+    "C": "create",
+    "S": "event",
+    "T": "timer",
+    "V": "inbox",
+    "O": "lost",
+    "K": "committed",
+    "D": "drop",
+}
+
 
 class World:
     """Virtual time and everything that happens in it."""
@@ -255,7 +266,9 @@ class MemoryStore:
         self._waiting.append(lambda: done(work()))
         self._next()
 
-    def set_status(self, instance_id: int, status: int, done: Callable[[bool], None]) -> None:
+    def set_status(
+        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+    ) -> None:
         def work() -> bool:
             for row in self.rows.values():
                 if row["id"] == instance_id:
@@ -265,7 +278,7 @@ class MemoryStore:
 
         self._task(work, done)
 
-    def delete(self, instance_id: int, done: Callable[[bool], None]) -> None:
+    def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
         def work() -> bool:
             for key, row in list(self.rows.items()):
                 if row["id"] == instance_id:
@@ -346,7 +359,7 @@ class SimulatedRunner:
         if not self.alive:
             return
         fields = line.decode().rstrip("\n").split("\t")
-        getattr(self, "_on_" + fields[0])(*fields[1:])
+        getattr(self, "_on_" + MESSAGES[fields[0]])(*fields[1:])
 
     def _say(self, *fields: str) -> None:
         line = "\t".join(fields).encode()
@@ -356,7 +369,7 @@ class SimulatedRunner:
         if self.alive:
             self.runners.engine.on_lines(self, [line])
 
-    def _on_L(
+    def _on_mount(
         self, aid: str, slug: str, state: str, extra: str, context: str, children: str
     ) -> None:
         self.live[aid] = {
@@ -366,7 +379,9 @@ class SimulatedRunner:
             "inbox": {},
         }
 
-    def _on_C(self, aid: str, rid: str, slug: str, context: str, auth: str, parent: str) -> None:
+    def _on_create(
+        self, aid: str, rid: str, slug: str, context: str, auth: str, parent: str
+    ) -> None:
         given = json.loads(context)
         self.live[aid] = {
             "context": {"public": {"n": 0}, **given},
@@ -376,13 +391,13 @@ class SimulatedRunner:
         }
         self._step(aid, rid, {"type": given.get("start", "init")}, changed=True)
 
-    def _on_S(self, aid: str, rid: str, event: str, auth: str) -> None:
+    def _on_event(self, aid: str, rid: str, event: str, auth: str) -> None:
         self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
 
-    def _on_T(self, aid: str, rid: str, event: str) -> None:
+    def _on_timer(self, aid: str, rid: str, event: str) -> None:
         self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
 
-    def _on_V(self, aid: str, rid: str, n: str) -> None:
+    def _on_inbox(self, aid: str, rid: str, n: str) -> None:
         def step() -> None:
             event = self.live[aid]["inbox"].pop(n)
             live = self.live[aid]
@@ -391,7 +406,7 @@ class SimulatedRunner:
 
         self._held_or(aid, step, rid)
 
-    def _on_O(self, aid: str, rid: str, child: str) -> None:
+    def _on_lost(self, aid: str, rid: str, child: str) -> None:
         def step() -> None:
             live = self.live[aid]
             live["children"] = [c for c in live["children"] if c["id"] != json.loads(child)]
@@ -479,7 +494,7 @@ class SimulatedRunner:
             live["inbox"][n] = {"child": child}
             self._say("E", aid, n, json.dumps(child), '{"type":"done.invoke"}')
 
-    def _on_K(self, aid: str) -> None:
+    def _on_committed(self, aid: str) -> None:
         live = self.live.get(aid)
         if live is None:
             return
@@ -493,7 +508,7 @@ class SimulatedRunner:
                 break
             step()
 
-    def _on_D(self, aid: str) -> None:
+    def _on_drop(self, aid: str) -> None:
         self.live.pop(aid, None)
 
 

@@ -1,0 +1,136 @@
+"""What the event path remembers between requests: verified tokens, and machines by their slug."""
+
+import time
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
+from authz.callers import Caller, identify
+from authz.errors import MissingOrg
+from machines.models import Machine, MachineVersion
+from statebacked_site.errors import InvalidParameter, NotFound
+
+CALLERS_MAX = 10_000
+MACHINES_MAX = 10_000
+MACHINE_LIFETIME_S = 10.0  # how long a machine's current version is believed without a look
+SEND_SCOPES = frozenset({"events.write", "instances.write"})
+
+
+class LeanCaller:
+    """A verified token, as the event path needs it."""
+
+    __slots__ = (
+        "auth",
+        "can_create",
+        "can_read",
+        "can_send",
+        "expires_at",
+        "is_admin",
+        "key_id",
+        "org_id",
+    )
+
+    def __init__(self, caller: Caller) -> None:
+        if caller.org_id is None:
+            raise MissingOrg("This token belongs to no org")
+        self.org_id = caller.org_id
+        self.expires_at = caller.expires_at
+        self.key_id = caller.key_public_id
+        self.auth = msgspec.json.encode(caller.auth_context).decode()
+        self.can_send = not caller.scopes.isdisjoint(SEND_SCOPES)
+        self.can_create = "instances.write" in caller.scopes
+        self.can_read = "state.read" in caller.scopes
+        self.is_admin = "instances.admin" in caller.scopes
+
+
+# The headers Authorization, x-statebacked-org-id and x-statebacked-act, as they came.
+CallerKey = tuple[bytes | None, bytes | None, bytes | None]
+
+
+class Callers:
+    """Verified tokens by the headers that carried them, until they expire or their key goes."""
+
+    def __init__(self) -> None:
+        self._known: dict[CallerKey, LeanCaller] = {}
+        self._generation = 0
+
+    def get(self, key: CallerKey) -> LeanCaller | None:
+        caller = self._known.get(key)
+        if caller is not None and caller.expires_at > time.time():
+            return caller
+        return None
+
+    async def verify(self, key: CallerKey) -> LeanCaller:
+        """Raises what `authz.callers.identify` raises."""
+        generation = self._generation
+        caller = LeanCaller(await _identify(*key))
+        if generation == self._generation:  # nothing was revoked while it was looked up
+            if len(self._known) >= CALLERS_MAX:
+                self._known.clear()
+            self._known[key] = caller
+        return caller
+
+    def forget_key(self, key_id: str) -> None:
+        self._generation += 1
+        self._known = {k: c for k, c in self._known.items() if c.key_id != key_id}
+
+    def clear(self) -> None:
+        self._generation += 1
+        self._known.clear()
+
+
+@sync_to_async(thread_sensitive=False)
+def _identify(authorization: bytes | None, org: bytes | None, act: bytes | None) -> Caller:
+    close_old_connections()
+    try:
+        return identify(_text(authorization), _text(org), _text(act), time.time())
+    finally:
+        close_old_connections()
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("utf-8", "replace") if value is not None else None
+
+
+class Machines:
+    """Machine ids and current versions by (org id, machine slug)."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str], tuple[int, int | None, float]] = {}
+
+    def get(self, org_id: int, slug: str) -> tuple[int, int | None] | None:
+        known = self._known.get((org_id, slug))
+        if known is not None and known[2] > time.monotonic():
+            return known[0], known[1]
+        return None
+
+    async def find(self, org_id: int, slug: str) -> tuple[int, int | None]:
+        """(machine id, current version id). Raises NotFound."""
+        query = Machine.objects.filter(org_id=org_id, slug=slug)
+        found = await query.values_list("id", "current_version_id").afirst()
+        if found is None:
+            raise NotFound(f"There is no machine {slug}")
+        if len(self._known) >= MACHINES_MAX:
+            self._known.clear()
+        self._known[org_id, slug] = (*found, time.monotonic() + MACHINE_LIFETIME_S)
+        return found
+
+    def forget(self, machine_id: int) -> None:
+        self._known = {k: v for k, v in self._known.items() if v[0] != machine_id}
+
+    def clear(self) -> None:
+        self._known.clear()
+
+
+async def find_version(machine_id: int, public_id: str) -> int:
+    """The id of a version of this machine. Raises InvalidParameter."""
+    query = MachineVersion.objects.filter(machine_id=machine_id, public_id=public_id)
+    version_id = await query.values_list("id", flat=True).afirst()
+    if version_id is None:
+        raise InvalidParameter("The machine has no such version", "machineVersionId")
+    return version_id
+
+
+callers = Callers()
+machines = Machines()
