@@ -1,0 +1,134 @@
+"""Fixtures for all tests; the settings they run under are in tests/settings.py."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A real server in a process of its own, with a data directory of its own."""
+
+    url: str  # http://127.0.0.1:port
+    api_url: str  # the same with /api
+    org_id: str
+    access_token: str  # an admin's
+    data_dir: Path
+    process: subprocess.Popen[str]
+    welcome: str  # what it printed when it was ready
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "authorization": f"Bearer {self.access_token}",
+            "x-statebacked-org-id": self.org_id,
+        }
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The site as `manage.py up` starts it, shared by all tests of the run.
+
+    Tests tell their machines apart by name.
+    """
+    with running_server(tmp_path_factory.mktemp("server") / "data") as started:
+        yield started
+
+
+class running_server:  # noqa: N801 (reads as a function where it is used)
+    """Context manager: a server with the data in `data_dir` that has printed its welcome."""
+
+    def __init__(self, data_dir: Path, *options: str, **variables: str) -> None:
+        self.data_dir = data_dir
+        self.options = options
+        self.environment = site_environment(**variables)
+
+    def __enter__(self) -> Server:
+        self.process = subprocess.Popen(
+            [*manage_py("up", "--port", "0", *self.options), "--data", str(self.data_dir)],
+            cwd=PROJECT_ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            return self._started()
+        except BaseException:
+            self._stop()
+            raise
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop()
+
+    def _started(self) -> Server:
+        welcome = self._read_welcome()
+        token = run_manage_py(
+            "access_token", "--json", "--data", str(self.data_dir), env=self.environment
+        )
+        access = json.loads(token)
+        return Server(
+            url=access["apiUrl"].removesuffix("/api"),
+            api_url=access["apiUrl"],
+            org_id=access["orgId"],
+            access_token=access["accessToken"],
+            data_dir=self.data_dir,
+            process=self.process,
+            welcome=welcome,
+        )
+
+    def _read_welcome(self) -> str:
+        """Everything up to the line about Ctrl-C; its output ends early if it cannot start."""
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                return "".join(lines)
+        raise AssertionError(f"the server did not start:\n{''.join(lines)}")
+
+    def _stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.communicate(timeout=STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise
+
+
+def manage_py(*arguments: str) -> list[str]:
+    return [sys.executable, str(PROJECT_ROOT / "manage.py"), *arguments]
+
+
+def run_manage_py(*arguments: str, env: dict[str, str] | None = None) -> str:
+    """What a command prints; fails with what it wrote to stderr if it fails."""
+    result = subprocess.run(
+        manage_py(*arguments),
+        cwd=PROJECT_ROOT,
+        env=env or site_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def site_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without settings of the site, and with `variables`."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STATEBACKED_", "DJANGO_")) and name != "DATABASE_URL"
+    }
+    return kept | variables
