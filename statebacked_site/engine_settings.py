@@ -1,0 +1,29 @@
+"""The site's settings as the engine and the runtime take them: plain values, no Django."""
+
+from datetime import timedelta
+
+from django.conf import settings
+
+from instances.engine.node import NodeSettings
+from instances.runtime.settings import RuntimeSettings
+
+RETIRE_MARGIN = timedelta(seconds=5)
+
+
+def engine_settings() -> NodeSettings:
+    deno, esbuild = RuntimeSettings.find_programs(settings.BASE_DIR)
+    return NodeSettings(
+        database=settings.DATABASE_PATH,
+        synchronous=settings.SQLITE_SYNCHRONOUS,
+        settle_limit_ms=settings.SETTLE_LIMIT // timedelta(milliseconds=1),
+        runtime=RuntimeSettings(
+            deno=deno,
+            esbuild=esbuild,
+            harness=settings.BASE_DIR / "build" / "harness",
+            deno_dir=settings.DATA_DIR / "deno",
+            memory_max_bytes=settings.RUNNERS_MEMORY_BYTES,
+            # A runner that retires lets its instances settle first.
+            retire_s=(settings.SETTLE_LIMIT + RETIRE_MARGIN).total_seconds(),
+            egress_allow=settings.EGRESS_ALLOW,
+        ),
+    )

@@ -1,0 +1,272 @@
+"""All settings, from environment variables; docs/configuration.md lists every variable."""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.utils.functional import SimpleLazyObject
+
+from statebacked_site.environment import Environment, InvalidVariable
+from statebacked_site.secret_key import load_or_create_secret_key
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(os.environ)
+
+# --- What an installation chooses ---------------------------------------------------------
+
+# Everything that a running site keeps lies in here, and nothing else does.
+DATA_DIR = env.path("STATEBACKED_DATA", BASE_DIR / "data")
+
+# Where browsers and clients reach the site. `manage.py up` derives it from --host and --port
+# unless the variable says it.
+PUBLIC_URL_GIVEN = env.url("STATEBACKED_URL")
+PUBLIC_URL = PUBLIC_URL_GIVEN or "http://127.0.0.1:8000"
+
+SECRET_KEY = env.text("STATEBACKED_SECRET_KEY", "", length_min=32) or load_or_create_secret_key(
+    DATA_DIR
+)
+
+# Private networks that customers' code may reach all the same; none unless listed.
+EGRESS_ALLOW = env.networks("STATEBACKED_EGRESS_ALLOW")
+
+# How long a request waits for an instance to settle, counted from its last external event.
+SETTLE_LIMIT = env.duration(
+    "STATEBACKED_SETTLE_LIMIT",
+    timedelta(seconds=90),
+    minimum=timedelta(milliseconds=100),
+    maximum=timedelta(minutes=15),
+)
+
+# Memory that all runner processes may use together; idle ones are stopped beyond it.
+RUNNERS_MEMORY_BYTES = env.size(
+    "STATEBACKED_RUNNERS_MEMORY", GIB, minimum=256 * MIB, maximum=1024 * GIB
+)
+
+LOG_RETENTION = timedelta(
+    days=env.integer("STATEBACKED_LOG_RETENTION_DAYS", 30, minimum=1, maximum=3650)
+)
+
+LOG_LEVEL = env.choice(
+    "STATEBACKED_LOG_LEVEL", "WARNING", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+)
+
+# FULL survives a power cut; NORMAL may then lose the last acknowledged events.
+SQLITE_SYNCHRONOUS = env.choice("STATEBACKED_SQLITE_SYNCHRONOUS", "FULL", ("FULL", "NORMAL"))
+
+# --- Database -----------------------------------------------------------------------------
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that DATABASE_URL names; raises InvalidVariable for any other database."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        raise InvalidVariable(
+            f"DATABASE_URL names a {parts.scheme or 'nameless'} database, but only sqlite is"
+            " supported so far: write sqlite:////absolute/path/db.sqlite3 or leave it out"
+        )
+    # As elsewhere, three slashes start a relative path and four an absolute one.
+    name = parts.path.removeprefix("/")
+    if parts.netloc or parts.query or not name or name == ":memory:":
+        raise InvalidVariable("DATABASE_URL must be sqlite:////absolute/path/db.sqlite3")
+    return Path(name).absolute()
+
+
+DATABASE_URL = env.text("DATABASE_URL", "")
+DATABASE_PATH = sqlite_path(DATABASE_URL) if DATABASE_URL else DATA_DIR / "db.sqlite3"
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATABASE_PATH,
+        "OPTIONS": {
+            # A transaction that begins as a reader and then writes fails at once when another
+            # writer came between; one that begins as a writer waits its turn.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": (
+                "PRAGMA journal_mode=WAL;"
+                f"PRAGMA synchronous={SQLITE_SYNCHRONOUS};"
+                "PRAGMA temp_store=MEMORY;"
+                "PRAGMA cache_size=-16000;"
+            ),
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Parts --------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "daphne",  # before staticfiles: its runserver speaks ASGI
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "channels",
+    "django_htmx",
+    "statebacked_site",
+    "authz",
+    "machines",
+    "instances",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "statebacked_site.content_security.ContentSecurityPolicyMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "statebacked_site.urls"
+ASGI_APPLICATION = "statebacked_site.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+# --- Web ----------------------------------------------------------------------------------
+
+DEBUG = False
+APPEND_SLASH = False
+ALLOWED_HOSTS = [
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    urlsplit(PUBLIC_URL).hostname or "",
+    *env.words("STATEBACKED_ALLOWED_HOSTS"),
+]
+
+# The largest body that Django itself takes: a code bundle of 10 MB in a multipart upload, or
+# the JSON of a migration that carries its code.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * MIB
+FILE_UPLOAD_MAX_MEMORY_SIZE = 16 * MIB
+
+# A site that is reached by https sends its cookies by nothing else. The proxy in front of it
+# ends TLS, so what Django itself sees is http.
+SERVED_BY_HTTPS = PUBLIC_URL.startswith("https://")
+SESSION_COOKIE_SECURE = SERVED_BY_HTTPS
+CSRF_COOKIE_SECURE = SERVED_BY_HTTPS
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+SECURE_HSTS_SECONDS = 31_536_000 if SERVED_BY_HTTPS else 0
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_AGE = 14 * 24 * 3600
+
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'self'",
+    "script-src": "'self'",
+    "style-src": "'self' 'unsafe-inline'",  # drawn statecharts place their parts by styles
+    "img-src": "'self' data:",
+    "font-src": "'self' data:",
+    "worker-src": "'self' blob:",
+    "connect-src": "'self'",
+    "object-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+}
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Served from where they lie: a fresh checkout needs no collectstatic.
+SERVESTATIC_USE_FINDERS = True
+
+# --- Users --------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "authz.User"
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- API ----------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "EXCEPTION_HANDLER": "statebacked_site.errors.exception_handler",
+    "DEFAULT_AUTHENTICATION_CLASSES": ["authz.authentication.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "State Backed",
+    "DESCRIPTION": "Durable, addressable instances of statecharts.",
+    "VERSION": "0.1.0",
+    "SCHEMA_PATH_PREFIX": "/api",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+}
+
+# --- Processes ----------------------------------------------------------------------------
+
+
+def _engine_settings() -> Any:
+    from statebacked_site.engine_settings import engine_settings
+
+    return engine_settings()
+
+
+# Read when the engine starts: its modules use Django's settings themselves.
+ENGINE = SimpleLazyObject(_engine_settings)
+
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+# Within one process: durable work lies in the database, Celery only carries it out.
+CELERY_BROKER_URL = "memory://"
+CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.01}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # Django's own handlers mail errors to people or speak only in debug mode.
+        "django": {"handlers": [], "level": "NOTSET", "propagate": True},
+        "django.server": {"handlers": [], "level": "NOTSET", "propagate": True},
+        # A 4xx answer is the caller's affair and must not fill the log.
+        "django.request": {"level": "ERROR"},
+    },
+}
