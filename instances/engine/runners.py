@@ -20,6 +20,7 @@ class RunnerProcess(Protocol):
 
     version_id: int
     retiring: bool
+    waiting: Callable[[], bool]  # set here: whether it owes an answer
 
     def send(self, line: bytes) -> None: ...
     def kill(self, reason: str) -> None: ...
@@ -72,6 +73,7 @@ class RunnerLink:
         self.send = process.send
         # Requests that it owes an answer, by rid: another runner's requests can't be answered here.
         self.waiting: dict[str, Operation | Read] = {}
+        process.waiting = self.owes
         # In order of use, the longest unused first.
         self.activations: OrderedDict[str, Activation] = OrderedDict()
         self.weight = 0  # bytes of JSON in its activations
@@ -81,6 +83,9 @@ class RunnerLink:
         self.quarantined = False  # there are suspects, or what they held up is not yet sent
         self.alive = True
         self.retiring = False
+
+    def owes(self) -> bool:
+        return bool(self.waiting)
 
     def is_full(self) -> bool:
         return len(self.activations) > ACTIVATIONS_PER_RUNNER or self.weight > BYTES_PER_RUNNER

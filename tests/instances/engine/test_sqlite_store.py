@@ -48,6 +48,7 @@ class Loop:
 class Process:
     version_id = 1
     retiring = False
+    waiting: Any = None
 
     def send(self, line: bytes) -> None:
         raise AssertionError(line)
