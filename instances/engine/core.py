@@ -450,8 +450,7 @@ class Engine:
             activation.sent.appendleft(operation)
             self._restart(activation)
             return
-        operation.state = fields[2] if len(fields) > 2 else ""
-        operation.public = fields[5] if len(fields) > 5 else ""
+        operation.state = fields[2] if len(fields) > 2 else ""  # the error object, if any
         if activation.uncommitted or operation.delivery is not None or self.store.has_other_writers:
             # Computed on steps that are not committed: it waits behind them (and a delivery that
             # changes nothing is consumed by a write).
@@ -630,7 +629,6 @@ class Engine:
             activation.inbox -= 1
         code = operation.code
         if code == Code.UNCHANGED:
-            activation.public = operation.public
             self._delivered(operation)
             if operation.reply is not None:
                 if activation.is_settled():
