@@ -63,6 +63,7 @@ TRIES = 4  # of one operation, after conflicts and lost runners
 CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
 EFFECTS_PER_STEP = 1_000
 DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
+SELF_MADE_SPACING_MS = 10
 LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the database again
 LOG_ROWS_WAITING = 5_000
 STATE_PREFIX = '{"state":'
@@ -475,7 +476,7 @@ class Engine:
             raise ProtocolViolation("not a state")
         operation.timers = operation.cancels = None
         if operation.effects:
-            error = self._plan_effects(operation, now_ms)
+            error = self._plan_effects(activation, operation, now_ms)
             if error is not None:
                 return error
         if operation.kind <= Kind.MESSAGE:  # from outside
@@ -483,7 +484,9 @@ class Engine:
         operation.deadline_ms = None if operation.children == SETTLED else activation.deadline_ms
         return None
 
-    def _plan_effects(self, operation: Operation, now_ms: int) -> EngineError | None:
+    def _plan_effects(
+        self, activation: Activation, operation: Operation, now_ms: int
+    ) -> EngineError | None:
         effects = json.loads(operation.effects)
         if len(effects) > EFFECTS_PER_STEP:
             return UnsupportedEffect(f"one step may have {EFFECTS_PER_STEP} effects at most")
@@ -507,6 +510,9 @@ class Engine:
                 return UnsupportedEffect(
                     "messages to other instances are not supported by this version of the server"
                 )
+        if operation.kind is Kind.TIMER:
+            for timer in timers:
+                timer.due_at_ms = _spaced_out(activation, timer.due_at_ms, now_ms)
         operation.timers = timers or None
         operation.cancels = cancels or None
         return None
@@ -716,7 +722,7 @@ class Engine:
             self._continue_quarantine(activation.link)
         if activation.wants_acknowledgement:
             self._acknowledge_if_wanted(activation)
-        if activation.children != SETTLED:
+        if activation.children != SETTLED or activation.inbox:
             self._watch_deadline(activation)
         elif activation.waiters and activation.is_settled():
             self._answer_waiters(activation)
@@ -963,6 +969,18 @@ def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
     if len(operation.event) * MAILBOX_EVENTS < MAILBOX_BYTES:
         return False
     return sum(len(waiting.event) for waiting in queue) > MAILBOX_BYTES
+
+
+def _spaced_out(activation: Activation, due_at_ms: int, now_ms: int) -> int:
+    """When a timer that was set by a timer may fire: a hundred such a second, after a burst.
+
+    A machine that wakes itself without end is slowed down, never cut off.
+    """
+    turn_ms = max(activation.self_made_ms, now_ms - 1_000) + SELF_MADE_SPACING_MS
+    if due_at_ms - now_ms >= 1_000:
+        return due_at_ms
+    activation.self_made_ms = turn_ms
+    return max(due_at_ms, turn_ms)
 
 
 def _tell(reply: Reply, found: bool | None) -> None:

@@ -227,6 +227,7 @@ class Activation:
         "queue",
         "returned",
         "row_id",
+        "self_made_ms",
         "sent",
         "seq",
         "state",
@@ -261,6 +262,7 @@ class Activation:
         self.acknowledgements = 0  # `K` lines sent and not yet answered: effects may be starting
         self.wants_acknowledgement = False  # the runner asked for a `K` (its `W` line)
         self.deadline_ms = 0  # settle deadline, wall clock
+        self.self_made_ms = 0  # turn of the latest timer that a timer has set
         self.timer: Any = None  # of the settle deadline
         self.closing = False  # sends nothing more; ends when `uncommitted` is empty
         self.dead = False  # what is not committed is void (also set by the store's writer thread)

@@ -12,6 +12,8 @@ machine counts; its events are:
   {"type": "hang-service"}   n + 1 and starts a service that never ends
   {"type": "after"}          n + 1 and sets a timer that sends inc
   {"type": "cancel"}         cancels that timer, n + 1
+  {"type": "again"}          n + 1 and sets a timer for itself at once
+  {"type": "to-self"}        n + 1 and sends itself the same event after the commit
   {"type": "kill"}           kills the runner each time
 """
 
@@ -402,7 +404,7 @@ class SimulatedRunner:
             event = self.live[aid]["inbox"].pop(n)
             live = self.live[aid]
             live["children"] = [c for c in live["children"] if c["id"] != event.get("child")]
-            self._step(aid, rid, {"type": "inc"})
+            self._step(aid, rid, {"type": "to-self" if "again" in event else "inc"})
 
         self._held_or(aid, step, rid)
 
@@ -455,10 +457,15 @@ class SimulatedRunner:
         if kind == "after":
             timer = {"t": "timer", "id": "t", "delay": event.get("ms", 500)}
             effects = json.dumps([{**timer, "event": {"type": event.get("then", "inc")}}])
+        elif kind == "again":
+            timer = {"t": "timer", "id": "again", "delay": 0, "event": {"type": "again"}}
+            effects = json.dumps([timer])
         elif kind == "cancel":
             effects = json.dumps([{"t": "cancel", "id": "t"}])
         elif kind == "act":
             after.append(lambda: self.runners.effects.append((aid, "act")))
+        elif kind == "to-self":
+            after.append(lambda: self._send_to_self(aid))
         elif kind in ("call", "hang-service"):
             child = f"{kind}-{self.runners.next_service()}"
             live["children"] = [*live["children"], {"id": child, "src": kind}]
@@ -481,6 +488,11 @@ class SimulatedRunner:
             "",
             "7",
         )
+
+    def _send_to_self(self, aid: str) -> None:
+        n = str(self.runners.next_service())
+        self.live[aid]["inbox"][n] = {"again": True}
+        self._say("E", aid, n, "", '{"type":"to-self"}')
 
     def _start_service(self, aid: str, child: str, kind: str) -> None:
         self.runners.started.append(child)

@@ -269,6 +269,34 @@ def test_failing_timer_is_tried_five_times_and_then_a_dead_letter(site):
     assert letter["reason"].startswith("machine-error")
 
 
+def test_machine_that_wakes_itself_without_end_is_slowed_down(site):
+    site.created()
+    site.send("again")
+
+    site.world.run(1_000)
+    after_a_second = site.n()
+    site.world.run(10_000)
+
+    assert 150 < after_a_second < 250  # the burst, and a hundred
+    assert 950 < site.n() - after_a_second < 1_050
+
+
+def test_machine_that_sends_to_itself_without_end_is_stopped_at_the_settle_limit():
+    site = Site(settle_limit_ms=1_000)
+    site.created()
+    site.world.random.uniform = lambda low, high: high  # a slow world: fewer steps
+
+    answer = site.send("to-self")
+    site.world.run(5_000)
+    n = site.n()
+    site.world.run(5_000)
+
+    assert answer.n == n
+    assert n > 10
+    assert site.send("inc") and site.world.run(1_000) is None
+    assert site.n() == n + 1
+
+
 def test_paused_instance_refuses_events_and_resumes(site):
     site.created()
     row_id = site.row()["id"]
