@@ -1,10 +1,10 @@
 """The web server: uvicorn in this process, with the engine and its timers behind the same loop."""
 
+import asyncio
 import contextlib
 import errno
 import gc
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from django.conf import settings
 from statebacked_site.joined_writes import JoinedWritesProtocol
 
 BACKLOG = 1024
-DRAIN_SECONDS_MAX = 25
+ANSWER_SECONDS_MAX = 2  # to send the last answers after the application has stopped
 KEEP_ALIVE_SECONDS = 75
 OPEN_FILES_WANTED = 65_536
 PORTS_TRIED = 50  # when another port is suggested
@@ -81,7 +81,7 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
         "statebacked_site.asgi:application",
         loop="uvloop",
         http=JoinedWritesProtocol,
-        ws="websockets",
+        ws="websockets-sansio",
         lifespan="on",
         access_log=False,
         log_config=None,  # settings.LOGGING holds for uvicorn too
@@ -90,7 +90,6 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
         proxy_headers=False,  # addresses are built from STATEBACKED_URL, never from headers
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
     )
     DrainingServer(config, on_ready).run(sockets=[listener])
 
@@ -99,8 +98,10 @@ class DrainingServer(uvicorn.Server):
     """uvicorn's server, except for how it starts and ends.
 
     uvicorn sends itself the signal that stopped it once more when it is done, which turns a clean
-    stop into a death by signal; and a second signal skips the application's shutdown, which would
-    leave runners behind. Here every way out ends with the application's shutdown and status 0.
+    stop into a death by signal; a second signal skips the application's shutdown, which would
+    leave runners behind; and it waits for requests before it tells the application to stop, while
+    requests here wait for instances that settle only because the application stops. So every way
+    out ends with the application's shutdown, which comes first, and with status 0.
     """
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
@@ -122,13 +123,22 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
         else:
             self.should_exit = True
-            hint = " (again: without waiting)" if sig == signal.SIGINT else ""
-            sys.stderr.write(f"\nStopping: finishing the requests in progress{hint}\n")
+            sys.stderr.write("\nStopping: events in progress are finished first.\n")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self.force_exit:
-            await self.lifespan.shutdown()
+        """Take no more connections, let the engine settle and stop, and send the last answers."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self.lifespan.shutdown()
+        try:
+            await asyncio.wait_for(self._wait_tasks_to_complete(), ANSWER_SECONDS_MAX)
+        except TimeoutError:
+            for task in self.server_state.tasks:
+                task.cancel()
 
 
 def _allow_many_connections() -> None:
