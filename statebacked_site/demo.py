@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -18,12 +18,20 @@ INSTANCES_FILE = "demo.json"
 TOKEN_LIFETIME = timedelta(hours=1)
 
 
-class DemoInstance(TypedDict, total=False):
+class DemoEvent(TypedDict):
+    """An event, and who sends it."""
+
+    authContext: dict[str, object]
+    event: dict[str, object]
+
+
+class DemoInstance(TypedDict):
     """One instance of machines/examples/demo.json, which maps machine slugs to lists of these."""
 
     slug: str
-    context: dict[str, object]
-    events: list[object]
+    authContext: dict[str, object]  # of who creates it
+    context: NotRequired[dict[str, object]]
+    events: NotRequired[list[DemoEvent]]
 
 
 def start(write: Callable[[str], object]) -> None:
@@ -62,11 +70,12 @@ def _create_instance(client: SiteClient, machine: str, instance: DemoInstance) -
     """Create one instance and send it its events; False if it exists already."""
     body = {"slug": instance["slug"], "context": instance.get("context", {})}
     try:
-        client.request("POST", f"machines/{machine}", body)
+        client.request("POST", f"machines/{machine}", body, instance["authContext"])
     except ApiError as exc:
         if exc.status == 409:
             return False
         raise
-    for event in instance.get("events", []):
-        client.request("POST", f"machines/{machine}/i/{instance['slug']}/events", {"event": event})
+    events_path = f"machines/{machine}/i/{instance['slug']}/events"
+    for item in instance.get("events", []):
+        client.request("POST", events_path, {"event": item["event"]}, item["authContext"])
     return True

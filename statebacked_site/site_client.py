@@ -35,10 +35,15 @@ class SiteClient:
         # The site is on this machine or inside the network: a proxy could only be in the way.
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
-        """The JSON that the API answers (None if it answers nothing). Raises ApiError."""
+    def request(self, method: str, path: str, body: object = None, act: object = None) -> Any:
+        """The JSON that the API answers (None if it answers nothing). Raises ApiError.
+
+        With `act`, the request is made for the end user with that authContext.
+        """
         data = None if body is None else json.dumps(body).encode()
         headers = {**self._headers, "content-type": "application/json"}
+        if act is not None:
+            headers["x-statebacked-act"] = json.dumps(act)
         return self._send(method, f"{self._api_url}/{path.lstrip('/')}", data, headers)
 
     def create_machine(self, machine: str) -> bool:

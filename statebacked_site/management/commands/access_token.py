@@ -13,6 +13,7 @@ from statebacked_site.environment import parse_duration
 
 class Command(BaseCommand):
     help = "Print an access token with all rights of an admin of the org."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--org", help="id or name of the org (the first one)")

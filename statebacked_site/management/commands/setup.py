@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand
 
 class Command(BaseCommand):
     help = "Install what is missing and do nothing else."
+    requires_system_checks = ()
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         # Every command installs what is missing before it gets here.

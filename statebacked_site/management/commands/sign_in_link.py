@@ -13,6 +13,7 @@ from statebacked_site import local_access
 
 class Command(BaseCommand):
     help = "Print a link that signs a person in to the dashboard, once."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--email", help="of the person (the first admin)")

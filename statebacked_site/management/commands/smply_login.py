@@ -17,6 +17,7 @@ LIFETIME = timedelta(days=365)
 
 class Command(BaseCommand):
     help = "Sign smply in to this site: write ~/.smply/credentials and the default org."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--org", help="id or name of the org (the first one)")
