@@ -93,7 +93,7 @@ export class Activation implements Host {
     this.#children = children;
     this.#done = state.endsWith('"done":true}');
     for (const { id, src } of parse(children || "[]") as { id: string; src: string }[]) {
-      this.services.start(id, src, undefined);
+      this.services.mountLost(id, src);
     }
   }
 
@@ -404,7 +404,7 @@ export class Activation implements Host {
     }
     let live = 0;
     for (const service of this.services.values()) {
-      if (!service.ending && this.#instance?.runs(service)) {
+      if (!service.ending && !service.lost && this.#instance?.runs(service)) {
         live++;
       }
     }
@@ -421,8 +421,7 @@ export class Activation implements Host {
     }
     instance.run();
     for (const service of this.services.values()) {
-      const lost = service.actor === undefined;
-      if (!service.ending && !lost && !instance.runs(service)) {
+      if (!service.ending && !service.lost && !instance.runs(service)) {
         service.ending = true;
         this.#announce({ event: undefined, service, silent: true }, '{"type":"statebacked.service-ended"}');
       }

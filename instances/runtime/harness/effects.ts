@@ -1,7 +1,7 @@
 // Declarative effects, made of what user code wrote: checked here, so that a bad one fails its own
 // transition instead of reaching the engine.
 
-import { randomUUID } from "./primordials.ts";
+import { parse, randomUUID, stringify } from "./primordials.ts";
 import type { Effect, InstanceRef, MachineEvent, SpawnSource } from "./protocol.ts";
 
 /** The `src` of an invoke that names a persistent instance (`persistentInvocableSource()`). */
@@ -99,5 +99,38 @@ export function orderSpawns(effects: Effect[]): void {
     }
     effects.splice(i, 1);
     effects.splice(place, 0, spawn);
+  }
+}
+
+/**
+ * Makes a copy of the static context for each new instance: XState hands out the object itself, so
+ * an instance that changed it in place would change what the next one starts with. Only what JSON
+ * can express is copied deeply.
+ */
+export function copier(context: object): () => Record<string, unknown> {
+  if (isPlainJson(context)) {
+    const json = stringify(context)!;
+    return () => parse(json);
+  }
+  return () => ({ ...context });
+}
+
+function isPlainJson(value: unknown): boolean {
+  switch (typeof value) {
+    case "string":
+    case "boolean":
+      return true;
+    case "number":
+      return Number.isFinite(value) && !Object.is(value, -0);
+    case "object": {
+      if (value === null) {
+        return true;
+      }
+      const prototype = Object.getPrototypeOf(value);
+      return (prototype === Object.prototype || prototype === Array.prototype) &&
+        !("toJSON" in value) && Object.values(value).every(isPlainJson);
+    }
+    default:
+      return false;
   }
 }

@@ -28,7 +28,7 @@ let pieces: string[] = [];
 for (;;) {
   const length = await stdin.read(buffer);
   if (length === null) {
-    exit(0); // the engine is gone; services must not outlive it
+    break; // the engine is gone
   }
   const text = decoder.decode(buffer.subarray(0, length), { stream: true });
   if (!text.includes("\n")) {
@@ -40,3 +40,4 @@ for (;;) {
   pieces = rest === "" ? [] : [rest];
   runner.feed(lines);
 }
+exit(0); // services must not outlive the engine

@@ -7,7 +7,9 @@ export interface Service {
   readonly id: string;
   /** What people call it; only shown. */
   readonly src: string;
-  /** The actor of the user's XState. Missing until started, and for one lost with its process. */
+  /** It was lost with the process that ran it: only a stand-in is left. */
+  readonly lost: boolean;
+  /** What the adapter knows it by, if it keeps something. */
   actor: unknown;
   /** Its done or error event waits in the inbox: it lives no more, but is still owed to the machine. */
   ending: boolean;
@@ -30,12 +32,19 @@ export class Services {
     return this.#byId.values();
   }
 
-  start(id: string, src: string, actor: unknown): Service {
-    const service: Service = { id, src, actor, ending: false };
-    this.#byId.delete(id); // a restart comes last in the order
-    this.#byId.set(id, service);
+  start(id: string, src: string, actor: unknown): void {
+    this.#add({ id, src, lost: false, actor, ending: false });
+  }
+
+  /** One that `L` says was running. */
+  mountLost(id: string, src: string): void {
+    this.#add({ id, src, lost: true, actor: undefined, ending: false });
+  }
+
+  #add(service: Service): void {
+    this.#byId.delete(service.id); // a restart comes last in the order
+    this.#byId.set(service.id, service);
     this.#json = undefined;
-    return service;
   }
 
   /** True if it was there. */

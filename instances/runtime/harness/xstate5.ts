@@ -6,9 +6,19 @@
 // run(). `transition()` and `initialTransition()` of XState would not do: in their inert scope the
 // services of a step can never be started.
 
-import { createActor } from "xstate";
+import {
+  type Action,
+  type Actor,
+  createActor,
+  type EndedSnapshot,
+  type MachineSnapshot,
+  type Scope,
+  type StateMachine,
+  type System,
+} from "xstate";
 import type { Adapter, Host, Instance, Report, Snapshot } from "./adapter.ts";
 import {
+  copier,
   instanceRef,
   isInstanceRef,
   isPersistentSource,
@@ -22,87 +32,16 @@ import { parse, stringify } from "./primordials.ts";
 import type { Effect, ErrorObject, InstanceRef, MachineEvent, SpawnSource, StateValue } from "./protocol.ts";
 import type { Service } from "./services.ts";
 
-// What we touch of XState's objects. They may come from another copy than ours, so there is no
-// common class to test for, and most of these fields are internal: hence our own types.
-
-interface Actor {
-  id: string;
-  sessionId: string;
-  systemId?: string;
-  logic: unknown;
-  src: unknown;
-  system: System;
-  eventListeners: Map<string, unknown>;
-  _parent: Actor | undefined;
-  _snapshot: MachineSnapshot;
-  _actorScope: Scope;
-  _processingStatus: number;
-  _stop(): void;
-  getSnapshot(): { status: string; output?: unknown; error?: unknown; children?: Record<string, Actor> };
-  /** Ours: set on an actor that stands for another instance. */
-  persistent?: InstanceRef;
-}
-
-interface System {
-  _snapshot: { _scheduledEvents: Record<string, unknown> };
-  _register(sessionId: string, actor: Actor): void;
-  _unregister(actor: Actor): void;
-  _set(systemId: string, actor: Actor): void;
-  _relay(source: Actor | undefined, target: unknown, event: MachineEvent): void;
-  getAll(): Record<string, Actor>;
-  scheduler: { cancelAll(actor: Actor): void };
-}
-
-interface Scope {
-  defer(effect: () => void): void;
-  actionExecutor(action: Action): void;
-}
-
-interface Action {
-  type: string;
-  info: unknown;
-  params: any; // any: each builtin type has its own
-  exec: ((info: unknown, params: unknown) => void) | undefined;
-}
-
-interface StateNode {
-  id: string;
-  type: string;
-  initial: unknown;
-  invoke: unknown;
-  machine: unknown;
-}
-
-interface MachineSnapshot {
-  status: string;
-  error?: unknown;
-  output?: unknown;
-  value: StateValue;
-  context: any; // any: user data
-  tags: Set<string>;
-  children: Record<string, Actor | undefined>;
-  historyValue: Record<string, StateNode[]>;
-  machine: unknown;
-}
-
-export interface Machine5 {
-  id: string;
-  config: { context?: unknown };
-  idMap: Map<string, StateNode>;
-  getStateNodeById(id: string): StateNode;
-  getInitialSnapshot(scope: Scope, input: unknown): MachineSnapshot;
-  restoreSnapshot(persisted: object, scope: Scope): MachineSnapshot;
-  transition(snapshot: MachineSnapshot, event: MachineEvent, scope: Scope): MachineSnapshot;
-  getTransitionData(snapshot: MachineSnapshot, event: MachineEvent): unknown[];
-}
-
 const RUNNING = 1;
 const STOPPED = 2;
 
-interface EndedSnapshot {
-  status: string;
-  output?: unknown;
-  error?: unknown;
+/** Ours, not XState's: which instance an actor stands for. */
+interface RemoteActor extends Actor {
+  persistent?: InstanceRef;
+}
+
+function instanceOf(actor: Actor | undefined): InstanceRef | undefined {
+  return (actor as RemoteActor | undefined)?.persistent;
 }
 
 /** Logic that does nothing: for our root while it is made, and for services that are no more. */
@@ -113,9 +52,7 @@ const INERT = {
   restoreSnapshot: (snapshot: unknown) => snapshot,
 };
 
-const makeActor = createActor as unknown as (logic: unknown, options: object) => Actor;
-
-export function isMachine5(value: any): value is Machine5 { // any: tested here
+export function isMachine5(value: any): value is StateMachine { // any: tested here
   return typeof value?.getPersistedSnapshot === "function" &&
     typeof value.getInitialSnapshot === "function" && typeof value.transition === "function" &&
     value.root !== undefined;
@@ -123,12 +60,12 @@ export function isMachine5(value: any): value is Machine5 { // any: tested here
 
 export class XState5 implements Adapter {
   readonly major = 5;
-  readonly #machine: Machine5;
+  readonly #machine: StateMachine;
   /** Only for a static context: computes initial states, with `config.context` set for each. */
-  readonly #initializer: Machine5 | undefined;
+  readonly #initializer: StateMachine | undefined;
   readonly #context: () => Record<string, unknown>;
 
-  constructor(machine: Machine5) {
+  constructor(machine: StateMachine) {
     this.#machine = machine;
     refuseOldCopy(machine);
     for (const node of machine.idMap.values()) {
@@ -167,7 +104,7 @@ export class XState5 implements Adapter {
     return { type: `xstate.error.actor.${serviceId}`, error, actorId: serviceId };
   }
 
-  get machine(): Machine5 {
+  get machine(): StateMachine {
     return this.#machine;
   }
 
@@ -184,7 +121,7 @@ export class XState5 implements Adapter {
 }
 
 class Instance5 implements Instance {
-  readonly #machine: Machine5;
+  readonly #machine: StateMachine;
   readonly #adapter: XState5;
   readonly #host: Host;
   readonly #parent: InstanceRef | undefined;
@@ -211,6 +148,7 @@ class Instance5 implements Instance {
   #extra = "";
   #extraChildren: unknown;
   #extraHistory: unknown;
+  #disposed = false;
 
   constructor(adapter: XState5, host: Host, parent: InstanceRef | undefined) {
     this.#adapter = adapter;
@@ -220,7 +158,7 @@ class Instance5 implements Instance {
 
     // A real actor, so that `self`, `system` and session ids are what XState expects. It is made
     // with logic that does nothing, so that making it computes nothing.
-    const root = this.#root = makeActor(INERT, { id: this.#machine.id });
+    const root = this.#root = createActor(INERT, { id: this.#machine.id });
     root.logic = root.src = this.#machine;
     root._processingStatus = RUNNING;
     root.system._register(root.sessionId, root);
@@ -299,7 +237,7 @@ class Instance5 implements Instance {
       snapshot.historyValue[id] = nodeIds.flatMap((nodeId) => this.#machine.idMap.get(nodeId) ?? []);
     }
     for (const [id, ref] of Object.entries(persistent)) {
-      snapshot.children[id]!.persistent = ref;
+      (snapshot.children[id] as RemoteActor).persistent = ref;
     }
     for (const service of this.#host.services.values()) {
       service.actor = snapshot.children[service.id];
@@ -452,9 +390,8 @@ class Instance5 implements Instance {
     const source = spawnSource(child.logic as { machineName: string });
     const { machineName, machineInstanceName } = source;
     child._processingStatus = STOPPED;
-    child.persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
-    const input = (child as unknown as { options: { input?: unknown } }).options.input;
-    this.effects.push({ t: "spawn", id, src: source, input });
+    (child as RemoteActor).persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
+    this.effects.push({ t: "spawn", id, src: source, input: child.options.input });
   }
 
   /** Classified only now, since XState resolves some targets after it handed over the action. */
@@ -473,7 +410,7 @@ class Instance5 implements Instance {
           }
           break;
         case "xstate.sendTo": {
-          const instance = isInstanceRef(params.to) ? instanceRef(params.to) : params.to?.persistent;
+          const instance = isInstanceRef(params.to) ? instanceRef(params.to) : instanceOf(params.to);
           if (typeof params.delay !== "number") {
             if (instance !== undefined) {
               this.effects.push(send(instance, params.event));
@@ -490,7 +427,7 @@ class Instance5 implements Instance {
         case "xstate.stopChild":
           if (isInstanceRef(params)) {
             this.effects.push({ t: "stop", id: instanceRef(params).id });
-          } else if (params?.persistent !== undefined && childrenBefore[params.id] === params) {
+          } else if (instanceOf(params) !== undefined && childrenBefore[params.id] === params) {
             this.effects.push({ t: "stop", id: params.id });
           }
           break;
@@ -524,7 +461,7 @@ class Instance5 implements Instance {
     }
     if (value.xstate$$type === 1) {
       return this.#next.children[value.id] ??
-        makeActor(INERT, { id: value.id, parent: this.#root, snapshot: LOST });
+        createActor(INERT, { id: value.id, parent: this.#root, snapshot: LOST });
     }
     for (const key of Object.keys(value)) {
       value[key] = this.#reviveActors(value[key]);
@@ -577,7 +514,7 @@ class Instance5 implements Instance {
     const { children } = this.#next;
     for (const id in children) {
       const child = children[id];
-      if (child !== undefined && child.logic !== INERT && child.persistent === undefined) {
+      if (child !== undefined && child.logic !== INERT && instanceOf(child) === undefined) {
         return true;
       }
     }
@@ -615,6 +552,9 @@ class Instance5 implements Instance {
 
   /** Whatever is sent to the machine becomes an inbox event. */
   #receive(source: Actor | undefined, event: MachineEvent): void {
+    if (this.#disposed) {
+      return;
+    }
     let service: Service | undefined;
     if (source !== undefined && source._parent === this.#root) {
       service = this.#host.services.get(source.id);
@@ -634,6 +574,7 @@ class Instance5 implements Instance {
   }
 
   dispose(): void {
+    this.#disposed = true;
     this.#root.system.scheduler.cancelAll(this.#root);
     for (const service of this.#host.services.values()) {
       this.abandon(service);
@@ -655,7 +596,7 @@ const LOST: EndedSnapshot = { status: "stopped", output: undefined, error: undef
 
 function persistentParent(ref: InstanceRef, root: Actor): Actor {
   const parent = { id: ref.id, sessionId: "parent", system: root.system, persistent: ref };
-  return parent as unknown as Actor;
+  return parent as unknown as Actor; // XState only reads these fields of a parent
 }
 
 function serviceSource({ src }: Actor): string {
@@ -667,8 +608,9 @@ function addChildren(extra: Record<string, unknown>, children: Record<string, Ac
   const persistent: Record<string, InstanceRef> = {};
   const ended: Record<string, EndedSnapshot> = {};
   for (const [id, child] of Object.entries(children)) {
-    if (child?.persistent !== undefined) {
-      persistent[id] = child.persistent;
+    const instance = instanceOf(child);
+    if (instance !== undefined) {
+      persistent[id] = instance;
     } else if (child !== undefined) {
       const { status, output, error } = child.getSnapshot();
       if (status !== "active") {
@@ -707,49 +649,16 @@ function hasOwnKeys(object: object): boolean {
 }
 
 /**
- * Makes a copy of the static context for each new instance: XState hands out the object itself, so
- * an instance that changed it in place would change what the next one starts with. Only what JSON
- * can express is copied deeply.
- */
-function copier(context: object): () => Record<string, unknown> {
-  if (isPlainJson(context)) {
-    const json = stringify(context)!;
-    return () => parse(json);
-  }
-  return () => ({ ...context });
-}
-
-function isPlainJson(value: unknown): boolean {
-  switch (typeof value) {
-    case "string":
-    case "boolean":
-      return true;
-    case "number":
-      return Number.isFinite(value) && !Object.is(value, -0);
-    case "object": {
-      if (value === null) {
-        return true;
-      }
-      const prototype = Object.getPrototypeOf(value);
-      return (prototype === Object.prototype || prototype === Array.prototype) &&
-        !("toJSON" in value) && Object.values(value).every(isPlainJson);
-    }
-    default:
-      return false;
-  }
-}
-
-/**
  * Copies before 5.19 run custom actions while they compute, so their effects can't be held back
  * until the commit. The version is written nowhere in a bundle: a small machine of the same copy
  * shows whether it hands over actions.
  */
-function refuseOldCopy(machine: Machine5): void {
-  const StateMachine = (machine as object).constructor as new (config: object) => Machine5;
+function refuseOldCopy(machine: StateMachine): void {
+  const StateMachine = (machine as object).constructor as new (config: object) => StateMachine;
   let handsOver = false;
   try {
     const probe = new StateMachine({ entry: () => {} });
-    const actor = makeActor(INERT, {});
+    const actor = createActor(INERT, {});
     actor._actorScope.defer = () => {};
     actor._actorScope.actionExecutor = () => {
       handsOver = true;
