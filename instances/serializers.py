@@ -1,0 +1,157 @@
+"""JSON of instances, their history and their logs."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from instances.models import Instance, Transition
+from instances.stored_state import parse_state
+from machines.serializers import VersionJson
+from statebacked_site.fields import Flag, JsonObject, Slug, StoredJson, Text, Timestamp
+from statebacked_site.json_text import JsonText
+
+STATUSES = [
+    (status.label, status.label) for status in (Instance.Status.RUNNING, Instance.Status.PAUSED)
+]
+
+KINDS = [kind.label for kind in Transition.Kind]
+
+
+@extend_schema_field(
+    {
+        "oneOf": [{"type": "string"}, {"type": "object", "additionalProperties": True}],
+        "description": "The active states, such as `idle` or `{form: {name: valid}}`.",
+    }
+)
+class StateValue(serializers.Field[Any, Any, JsonText, Any]):
+    """XState's state value. The source of these three is the stored state."""
+
+    def to_representation(self, value: str) -> JsonText:
+        return parse_state(value).state
+
+
+@extend_schema_field(serializers.ListField(child=serializers.CharField()))
+class Tags(serializers.Field[Any, Any, JsonText, Any]):
+    def to_representation(self, value: str) -> JsonText:
+        return parse_state(value).tags
+
+
+@extend_schema_field(OpenApiTypes.BOOL)
+class Done(serializers.Field[Any, Any, bool, Any]):
+    def to_representation(self, value: str) -> bool:
+        return parse_state(value).done
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"type": "string"}},
+                "additionalProperties": True,
+            },
+        ]
+    }
+)
+class Event(StoredJson):
+    """An event: its type, or an object with its type and payload."""
+
+
+@extend_schema_field(OpenApiTypes.OBJECT)
+class Context(StoredJson):
+    """The machine's data."""
+
+
+class StateJson(JsonObject):
+    """What a client sees of an instance."""
+
+    ts = serializers.IntegerField(help_text="Grows with every state of the instance.")
+    state = StateValue()
+    public_context = Context(required=False, help_text="`context.public`")
+    tags = serializers.ListField(child=serializers.CharField())
+    done = serializers.BooleanField()
+
+
+class CreateInstance(JsonObject):
+    slug = Slug()
+    context = Context(required=False)  # type: ignore[assignment]  # no attribute: a declared field
+    machine_version_id = Text(required=False, help_text="By default the machine's current version.")
+
+
+class SendEvent(JsonObject):
+    event = Event()
+
+
+class StatusField(serializers.ChoiceField):
+    """`running` or `paused`, from and to the number that is stored."""
+
+    def to_representation(self, value: Any) -> str:
+        return str(Instance.Status(value).label)
+
+
+class InstanceJson(JsonObject):
+    slug = serializers.CharField()
+    created_at = Timestamp()
+    status = StatusField(choices=STATUSES)
+    machine_version = VersionJson(source="version")
+
+
+class InstancesPage(JsonObject):
+    instances = InstanceJson(many=True)
+    cursor = serializers.CharField(required=False)
+
+
+class AdminStateJson(JsonObject):
+    """All of an instance."""
+
+    state = StateValue()
+    context = Context()  # type: ignore[assignment]  # no attribute: a declared field
+    tags = Tags(source="state")
+    done = Done(source="state")
+    status = StatusField(choices=STATUSES)
+    machine_version = VersionJson(source="version")
+    desired_machine_version = VersionJson(source="desired_version", required=False)
+    created_at = Timestamp()
+
+
+class DeleteInstance(JsonObject):
+    danger_data_will_be_deleted_forever = Flag()
+    hmac_sha256_of_machine_instance_name_with_machine_name_key = Text(
+        help_text="base64url(hmacSha256(key = machine name, instance name))"
+    )
+
+
+class SetStatus(JsonObject):
+    status = serializers.ChoiceField(choices=STATUSES)
+
+
+class TransitionJson(JsonObject):
+    created_at = Timestamp()
+    state = StateValue()
+    event = Event()
+    seq = serializers.IntegerField(help_text="1 is the creation.")
+    kind = serializers.ChoiceField(choices=KINDS, source="get_kind_display")
+
+
+class TransitionsPage(JsonObject):
+    transitions = TransitionJson(many=True)
+    cursor = serializers.CharField(required=False)
+
+
+class LogEntryJson(JsonObject):
+    timestamp = Timestamp()
+    org_id = serializers.CharField()
+    machine_name = serializers.CharField()
+    instance_name = serializers.CharField()
+    machine_version_id = serializers.CharField()
+    output_type = serializers.ChoiceField(choices=["stdout", "stderr"])
+    log = serializers.CharField()
+
+
+class LogsPage(JsonObject):
+    logs = LogEntryJson(many=True)
+    max_timestamp = Timestamp(help_text="Pass it as `from` to read on.")
