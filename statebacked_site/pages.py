@@ -1,0 +1,105 @@
+"""The page at the address of the site: who you are here, what runs, and what to do next."""
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import IntegerField, OuterRef, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from authz.models import Org
+from instances.models import Instance
+from machines.models import Machine
+from statebacked_site import welcome
+
+MACHINES_SHOWN = 50
+# Counting looks at each instance; beyond this many the page says "more than".
+INSTANCES_COUNTED_MAX = 10_000
+
+
+class Step(NamedTuple):
+    title: str
+    command: str
+
+
+class CountOf(Subquery):
+    """How many rows a subquery has. Sliced, it stops counting there."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS counted)"
+    output_field = IntegerField()
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """A page of the person's org, or how to sign in."""
+    api_url = f"{settings.PUBLIC_URL}/api"
+    if not request.user.is_authenticated:
+        return render(request, "site/sign_in.html", {"api_url": api_url})
+    orgs = orgs_of(request.user)
+    org = next((org for org in orgs if org.public_id == request.GET.get("org")), None)
+    if org is None and orgs:
+        org = orgs[0]
+    machines = machines_with_counts(org) if org else []
+    return render(
+        request,
+        "site/home.html",
+        {
+            "api_url": api_url,
+            "org": org,
+            "other_orgs": [other for other in orgs if other != org],
+            "machines": machines[:MACHINES_SHOWN],
+            "more_machines": len(machines) > MACHINES_SHOWN,
+            "steps": next_steps(this_site()),
+        },
+    )
+
+
+def orgs_of(user: AbstractBaseUser | AnonymousUser) -> list[Org]:
+    return list(Org.objects.filter(memberships__user=user).order_by("memberships__id"))
+
+
+def machines_with_counts(org: Org) -> list[Machine]:
+    """The org's machines by name, one more than are shown, each with `instances_text`."""
+    instances = Instance.objects.filter(machine=OuterRef("pk")).exclude(
+        status=Instance.Status.DELETED
+    )
+    machines = list(
+        Machine.objects.filter(org=org)
+        .select_related("current_version")
+        .annotate(counted=CountOf(instances.values("pk")[: INSTANCES_COUNTED_MAX + 1]))
+        .order_by("slug")[: MACHINES_SHOWN + 1]
+    )
+    for machine in machines:
+        machine.instances_text = count_text(machine.counted)  # type: ignore[attr-defined]
+    return machines
+
+
+def count_text(counted: int) -> str:
+    if counted > INSTANCES_COUNTED_MAX:
+        return f"more than {INSTANCES_COUNTED_MAX:,}"
+    return f"{counted:,}"
+
+
+def next_steps(site: welcome.Site) -> list[Step]:
+    """From nothing to an event, as the first start prints it."""
+    machine = Path(welcome.EXAMPLE).stem
+    create = shlex.quote('{"slug": "second"}')
+    send = shlex.quote(f'{{"event": "{welcome.EXAMPLE_EVENT}"}}')
+    return [
+        Step("Deploy a machine", site.command(f"deploy {welcome.EXAMPLE}")),
+        Step("Create an instance of it", site.command(f"api POST machines/{machine} {create}")),
+        Step(
+            "Send the instance an event",
+            site.command(f"api POST machines/{machine}/i/second/events {send}"),
+        ),
+        Step("Get a token for your own programs", site.command("access_token --json")),
+        Step("Or use the published CLI", site.command("smply_login")),
+    ]
+
+
+def this_site() -> welcome.Site:
+    return welcome.Site(settings.PUBLIC_URL, settings.DATA_DIR, settings.BASE_DIR / "data")
