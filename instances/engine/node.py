@@ -21,7 +21,8 @@ from instances.engine.lock import EngineLock
 from instances.engine.operations import Delivery
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.timers import Timers
-from instances.runtime.pool import BundleCode, RunnerPool
+from instances.runtime.bundle import BundleCode
+from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
 
 log = logging.getLogger("statebacked.engine")

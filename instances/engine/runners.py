@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from instances.engine.operations import Activation, Operation
@@ -35,7 +35,7 @@ class Runners(Protocol):
         ready: Callable[[RunnerProcess | None, Exception | None], None],
     ) -> None: ...
 
-    def release(self, runner: RunnerProcess) -> None: ...
+    def release(self, runner: Any) -> None: ...
 
 
 class Read:
