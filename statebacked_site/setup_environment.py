@@ -51,6 +51,7 @@ NETWORK_TROUBLE = (
     "ETIMEDOUT",
 )
 DISK_TROUBLE = ("No space left on device", "ENOSPC", "Disk quota exceeded")
+CERTIFICATE_TROUBLE = ("CERTIFICATE_VERIFY_FAILED", "SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER_CERT")
 PERMISSION_TROUBLE = ("Permission denied", "EACCES", "Read-only file system", "EROFS")
 
 
@@ -232,7 +233,9 @@ def _count_requirements(path: Path) -> int:
 def _install_npm_packages(root: Path, development: bool, progress: "Progress") -> None:
     """Install what package-lock.json names, with the npm of the nodejs wheel."""
     node, npm = _find_npm(root)
-    command = [node, npm, "ci", "--include=dev" if development else "--omit=dev"]
+    # The system's certificates too: some networks look into TLS with one of their own.
+    command = [node, "--use-system-ca", npm, "ci"]
+    command += ["--include=dev" if development else "--omit=dev"]
     command += ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
     command += ["--loglevel=error"]
     if not _home_is_writable():
@@ -318,7 +321,7 @@ def _run(root: Path, command: list[str], on_line: Callable[[str], None] | None =
 
 def _explain(root: Path, output: str) -> str:
     """What went wrong and what helps, told from what the failed command wrote."""
-    shown = [line for line in output.splitlines() if not line.startswith("WARNING: Location")]
+    shown = [line for line in output.splitlines() if not line.startswith("WARNING: ")]
     tail = "\n".join(f"  | {line}" for line in shown[-OUTPUT_LINES_SHOWN:])
     return f"{tail}\n\n{_advice(root, output)}"
 
@@ -329,6 +332,12 @@ def _advice(root: Path, output: str) -> str:
         return (
             f"The disk is full: {free_mb} MB are free, and about 1 GB is needed."
             " Make room and run the same command again."
+        )
+    if any(sign in output for sign in CERTIFICATE_TROUBLE):
+        return (
+            "The package registry's certificate is not trusted here. If this network looks into"
+            " TLS, name the file with its certificate in PIP_CERT and NODE_EXTRA_CA_CERTS and run"
+            " the same command again."
         )
     if any(sign in output for sign in NETWORK_TROUBLE):
         return (

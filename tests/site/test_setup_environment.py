@@ -22,7 +22,7 @@ esac
 """
 PIP_WORKS = "echo Collecting django==5.2.19; echo 'Installing collected packages: django'"
 FAKE_NODE = """#!/bin/sh
-echo "npm $@" >> calls
+echo "npm $2 $3 $4" >> calls
 mkdir -p node_modules
 """
 
@@ -144,6 +144,7 @@ def test_failure_before_anything_was_copied_keeps_the_environment(root):
             "npm error network request to x failed, reason: getaddrinfo EAI_AGAIN",
             "cannot be reached",
         ),
+        ("npm error code SELF_SIGNED_CERT_IN_CHAIN", "certificate is not trusted"),
         ("Permission denied: '/srv/x'", "cannot write"),
         ("ERROR: No matching distribution found for uvloop==0.23.0", "no prebuilt package"),
         ("Killed", "Run the same command again"),
