@@ -31,7 +31,7 @@ class Machine(models.Model):
 
 
 class MachineVersion(models.Model):
-    """One immutable code bundle of a machine. Its code lies in `VersionCode`, so lists stay small."""
+    """One immutable code bundle of a machine. The code itself lies in `VersionCode`."""
 
     machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="versions")
     public_id = models.CharField(

@@ -100,7 +100,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         if message["type"] == "lifespan.startup":
             try:
                 await node.start()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the server says it and ends
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
             door.install(node)
