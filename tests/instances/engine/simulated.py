@@ -340,6 +340,7 @@ class SimulatedRunner:
     def __init__(self, world: World, runners: SimulatedRunners, version_id: int) -> None:
         self.world, self.runners, self.version_id = world, runners, version_id
         self.retiring = False
+        self.waiting: Callable[[], bool] = lambda: False
         self.alive = True
         self.live: dict[str, dict[str, Any]] = {}
         self._free_at_ms = 0.0

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from instances.engine.operations import Kind
-from tests.instances.engine.simulated import Site
+from tests.instances.engine.simulated import Answer, Site
 
 
 @pytest.fixture
@@ -284,8 +284,6 @@ def test_machine_that_wakes_itself_without_end_is_slowed_down(site):
 def test_machine_that_sends_to_itself_without_end_is_stopped_at_the_settle_limit():
     site = Site(settle_limit_ms=1_000)
     site.created()
-    site.world.random.uniform = lambda low, high: high  # a slow world: fewer steps
-
     answer = site.send("to-self")
     site.world.run(5_000)
     n = site.n()
@@ -301,8 +299,6 @@ def test_machine_that_sends_to_itself_without_end_is_stopped_at_the_settle_limit
 def test_paused_instance_refuses_events_and_resumes(site):
     site.created()
     row_id = site.row()["id"]
-    from tests.instances.engine.simulated import Answer
-
     done = Answer(site.world)
     site.engine.set_status((1, "a"), row_id, 1, done)
     site.world.run(100)
@@ -318,8 +314,6 @@ def test_paused_instance_refuses_events_and_resumes(site):
 
 
 def test_deleted_instance_is_gone_with_its_timers(site):
-    from tests.instances.engine.simulated import Answer
-
     site.created()
     site.send("after", ms=5_000)
     site.world.run(100)
@@ -380,7 +374,7 @@ def test_random_life_keeps_every_promise(seed):
     slugs = "abc"
     for slug in slugs:
         site.created(slug)
-    sent: list[tuple[str, str, object]] = []
+    sent: list[tuple[str, str, Answer]] = []
     for i in range(300):
         slug, kind = rng.choice(slugs), rng.choice(kinds)
         sent.append((slug, kind, site.send(kind, slug, id=i, ms=rng.randint(1, 4_000))))
