@@ -91,6 +91,7 @@ class RunnerPool:
         self._running = False
         self._now = 0.0  # the event loop's clock at the last tick
         self._timer: asyncio.TimerHandle | None = None
+        self._sampler: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ life
 
@@ -100,14 +101,14 @@ class RunnerPool:
         self._tick()
         for _ in range(self._settings.standby):
             self._standby.append(await self._spawn())
-        self._run(self._sample_for_ever())
+        self._sampler = asyncio.create_task(self._sample_for_ever())
 
     async def stop(self) -> None:
         """End all runners. `on_exit` is called for those that were handed out."""
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
-        tasks = list(self._tasks)
+        tasks = [*self._tasks, *([self._sampler] if self._sampler is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -57,6 +58,7 @@ LOAD_FAILURES = {
 }
 
 OWN_LINES = frozenset((b"P", b"F", b"Q", b"M", b"Z", b"R", b""))
+OWN_LINE_COST = 4  # in lines of the output budget: a fetch is dearer than what is passed on
 
 
 class ErrorObject(msgspec.Struct):
@@ -263,6 +265,7 @@ class Runner(asyncio.SubprocessProtocol):
                     others.append(line)
                     logs += 1
             elif kind in OWN_LINES:
+                self._budget.spend_lines(OWN_LINE_COST)
                 self._on_own_line(line)
             else:
                 others.append(line)
@@ -352,6 +355,7 @@ class Runner(asyncio.SubprocessProtocol):
         for future in (self._ready, self._loaded):
             if future is not None and not future.done():
                 future.set_exception(RunnerEnded(reason))
+                future.exception()  # counts as seen: whoever waited may have been cancelled
         if self._transport is not None:
             self._transport.close()
         self._closing = self._loop.create_task(self._broker.close())
@@ -390,5 +394,7 @@ def _describe(error: ErrorObject | None) -> str:
         return "the bundle could not be loaded"
     if error.name == "InvalidBundle":  # the harness's own word for what it misses
         return error.message
-    frames = [line.strip() for line in error.stack.splitlines() if "machine.js:" in line]
-    return "\n    ".join([f"{error.name}: {error.message}", *frames[:3]])
+    # Without lines: they are those of the converted code.
+    thrower = re.search(r"^\s+at (?!eval )(.+) \(machine\.js\b", error.stack, re.MULTILINE)
+    where = f" (in {thrower[1]})" if thrower else ""
+    return f"{error.name}: {error.message}{where}"

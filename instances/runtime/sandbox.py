@@ -58,7 +58,7 @@ def environment(settings: RuntimeSettings) -> dict[str, str]:
     return {
         "NO_COLOR": "1",
         "DENO_NO_UPDATE_CHECK": "1",
-        "DENO_DIR": str(settings.deno_dir),
+        "DENO_DIR": str(settings.deno_dir.absolute()),
         "HOME": "/nonexistent",
     }
 
