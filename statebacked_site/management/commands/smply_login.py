@@ -32,7 +32,9 @@ class Command(BaseCommand):
         _write_private(directory / "default-org", access.org.public_id)
         self.stdout.write(
             f"smply is signed in as {access.user.email}; the default org is {access.org.public_id}."
-            f"\n\n  npx smply machines list --api-url {access.api_url}"
+            # Without the older TypeScript, npm gives smply one that it cannot use.
+            "\n\n  npx -p smply@0.1.18 -p typescript@5 smply machines list"
+            f" --api-url {access.api_url}"
         )
 
 

@@ -1,5 +1,6 @@
 """Migrates the database and serves web, engine and timers in one process."""
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
@@ -26,6 +27,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
+        os.umask(0o077)  # what the site keeps is nobody else's business
         try:
             with only_server(settings.DATA_DIR) as record:
                 self._serve(record, options["host"], options["port"], with_demo=options["demo"])
