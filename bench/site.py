@@ -47,8 +47,9 @@ class BenchSite:
         access = json.loads(_manage_py("access_token", "--json", data_dir=data_dir))
         self._client = SiteClient(access["apiUrl"], access["accessToken"], access["orgId"])
         key = self._client.request("POST", "keys", {"name": "bench", "use": "production"})
+        token = sign_token(key["id"], key["key"], {"sub": PERSON})
         self.headers = {
-            "authorization": f"Bearer {_sign_token(key['id'], key['key'])}",
+            "authorization": f"Bearer {token}",
             "content-type": "application/json",
         }
 
@@ -94,13 +95,13 @@ def running_site(parent_directory: Path) -> Iterator[BenchSite]:
             stderr=log,
         )
     try:
-        yield BenchSite(_wait_until_ready(process, data_dir, log_path), data_dir, process)
+        yield BenchSite(wait_until_ready(process, data_dir, log_path), data_dir, process)
     finally:
         _stop(process)
         shutil.rmtree(data_dir, ignore_errors=True)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Path) -> str:
+def wait_until_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Path) -> str:
     """The site's URL, once it answers."""
     give_up = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < give_up and process.poll() is None:
@@ -145,12 +146,12 @@ def _environment(data_dir: Path) -> dict[str, str]:
     return {**kept, "STATEBACKED_DATA": str(data_dir), "STATEBACKED_SQLITE_SYNCHRONOUS": "FULL"}
 
 
-def _sign_token(key_id: str, secret: str) -> str:
-    """A token such as `@statebacked/token` signs."""
+def sign_token(key_id: str, secret: str, act: Mapping[str, object]) -> str:
+    """A token for the end user with the authContext `act`, such as `@statebacked/token` signs."""
     claims = {
         "aud": "https://api.statebacked.dev/",
         "exp": int(time.time()) + TOKEN_SECONDS,
-        "act": {"sub": PERSON},
+        "act": act,
     }
     head = _base64url(json.dumps({"alg": "HS256", "typ": "JWT", "kid": key_id}).encode())
     signed = f"{head}.{_base64url(json.dumps(claims).encode())}"

@@ -143,7 +143,7 @@ def _fired_timers(site: BenchSite) -> list[tuple[int, int]]:
         FROM transition AS rung
         JOIN transition AS started ON started.instance_id = rung.instance_id AND started.seq = 1
         JOIN instance ON instance.id = rung.instance_id
-        JOIN machine ON machine.id = instance.machine_id
+        JOIN machines_machine AS machine ON machine.id = instance.machine_id
         WHERE rung.kind = ? AND machine.slug = 'alarm'
     """
     with site.database() as connection:
