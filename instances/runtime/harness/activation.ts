@@ -40,6 +40,8 @@ export type StepFields = readonly string[];
 interface InboxItem {
   event: unknown;
   service: Service | undefined;
+  /** It is the last one of its service. */
+  ends: boolean;
   /** A service that vanished without a word: there is nothing to tell the machine. */
   silent: boolean;
 }
@@ -287,11 +289,18 @@ export class Activation implements Host {
     if (item === undefined) {
       throw new RangeError(`there is no inbox event ${n}`);
     }
-    const { service, event, silent } = item;
-    if (service?.ending && this.services.get(service.id) === service) {
-      this.services.remove(service.id);
+    const { service, event, ends, silent } = item;
+    let isDue = !silent;
+    if (ends && service !== undefined) {
+      if (this.services.get(service.id) === service) {
+        this.services.remove(service.id);
+      } else {
+        // It was stopped, or taken for lost, while this waited. Its result must not be taken for
+        // that of another service which has its id by now.
+        isDue = false;
+      }
     }
-    const handled = !silent && instance.transition(event);
+    const handled = isDue && instance.transition(event);
     this.#inbox.delete(n); // only now: after a throw it can be tried again
     return handled;
   }
@@ -301,11 +310,6 @@ export class Activation implements Host {
     if (service !== undefined) {
       this.services.remove(id); // first: what it says while it is stopped is no longer heard
       instance.abandon(service);
-      for (const [n, item] of this.#inbox) {
-        if (item.service === service && service.ending) {
-          this.#inbox.delete(n);
-        }
-      }
     }
     return instance.transition(this.#bundle.adapter.lost(id, SERVICE_LOST));
   }
@@ -423,7 +427,7 @@ export class Activation implements Host {
     for (const service of this.services.values()) {
       if (!service.ending && !service.lost && !instance.runs(service)) {
         service.ending = true;
-        this.#announce({ event: undefined, service, silent: true }, '{"type":"statebacked.service-ended"}');
+        this.#announce({ event: undefined, service, ends: true, silent: true }, '{"type":"statebacked.service-ended"}');
       }
     }
   }
@@ -462,10 +466,14 @@ export class Activation implements Host {
     return this.#inTransition ? this.#instance : undefined;
   }
 
-  receive(event: unknown, data: unknown, service: Service | undefined): void {
-    if (!this.#closed) {
-      this.#announce({ event, service, silent: false }, eventJson(data));
+  receive(event: unknown, data: unknown, service: Service | undefined, ends: boolean): void {
+    if (this.#closed) {
+      return;
     }
+    if (service !== undefined && ends) {
+      service.ending = true;
+    }
+    this.#announce({ event, service, ends, silent: false }, eventJson(data));
   }
 
   #announce(item: InboxItem, event: string): void {

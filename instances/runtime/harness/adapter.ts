@@ -38,8 +38,11 @@ export interface Snapshot {
 /** What an instance needs of its activation. */
 export interface Host {
   readonly services: Services;
-  /** An event for the machine itself: it waits in the inbox. `service` is who sent it. */
-  receive(event: unknown, data: unknown, service: Service | undefined): void;
+  /**
+   * An event for the machine itself: it waits in the inbox. `data` is what to show of it, `service`
+   * who sent it; `ends` if that is the last word of the service.
+   */
+  receive(event: unknown, data: unknown, service: Service | undefined, ends: boolean): void;
   log(level: LogLevel, args: unknown[]): void;
 }
 

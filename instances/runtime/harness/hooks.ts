@@ -12,7 +12,7 @@ const GLOBAL_NAMES = ["__statebacked_rt", "__statebaked_rt"];
 export function installHooks(global: object): void {
   const hooks = Object.freeze({ spawn });
   for (const name of GLOBAL_NAMES) {
-    Object.defineProperty(global, name, { value: hooks });
+    Object.defineProperty(global, name, { value: hooks, configurable: true });
   }
 }
 

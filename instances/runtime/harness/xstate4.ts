@@ -42,7 +42,7 @@ const STOPPED = 2;
 // An Interpreter of our copy recognises the initial step of a service by the identity of initEvent.
 // A machine from a copy that the user bundled has another one: what such a service sends in its
 // initial state's entry would stay in a queue that nobody empties.
-const { update, spawn } = Interpreter.prototype;
+const { update, spawn, spawnMachine } = Interpreter.prototype;
 Interpreter.prototype.update = function (state, event) {
   if (event === INIT && state._event.name === INIT.name) {
     state._event = INIT;
@@ -50,6 +50,17 @@ Interpreter.prototype.update = function (state, event) {
   }
   update.call(this, state, event);
 };
+Interpreter.prototype.spawnMachine = function (machine, options) {
+  ignoreUnknownFlag(machine);
+  return spawnMachine.call(this, machine, options);
+};
+
+/** Copies before 4.33 know no predictableActionArguments, but our Interpreter would go by it. */
+function ignoreUnknownFlag(machine: Machine): void {
+  if (machine.config.predictableActionArguments && machine.transition.length < 4) {
+    machine.config = { ...machine.config, predictableActionArguments: false };
+  }
+}
 
 export function isMachine4(value: any): value is Machine { // any: tested here
   return value?.__xstatenode === true && typeof value.withContext === "function" &&
@@ -59,7 +70,7 @@ export function isMachine4(value: any): value is Machine { // any: tested here
 export class XState4 implements Adapter {
   readonly major = 4;
   readonly machine: Machine;
-  /** Actions are handed over one by one. Copies that don't know how take fewer parameters. */
+  /** Actions are handed over one by one. */
   readonly predictable: boolean;
   readonly hasHistory: boolean;
   /** Some function looks at `meta`, where it finds the event of the step before. */
@@ -68,6 +79,7 @@ export class XState4 implements Adapter {
 
   constructor(machine: Machine) {
     this.machine = machine;
+    ignoreUnknownFlag(machine);
     machine._init?.(); // XState resolves targets lazily: find out now whether it can
     const nodes = [machine, ...Object.values(machine.idMap)];
     for (const node of nodes) {
@@ -75,7 +87,7 @@ export class XState4 implements Adapter {
         void node.initialStateValue;
       }
     }
-    this.predictable = machine.config.predictableActionArguments === true && machine.transition.length >= 4;
+    this.predictable = machine.config.predictableActionArguments === true;
     this.hasHistory = nodes.some((node) => node.type === "history");
     this.showsLastEvent = looksAtMeta(machine, nodes);
     const context = machine._context;
@@ -351,7 +363,7 @@ class Instance4 implements Instance {
           if (!action.exec && !this.#adapter.machine.options.actions[action.type]) {
             return false; // named, but not implemented
           }
-          this.#reported().actions.push(action.type);
+          this.#reported().actions.push(actionName(action.type));
           return true;
       }
     });
@@ -448,7 +460,7 @@ class Instance4 implements Instance {
     if (!creator || typeof creator === "string") {
       return false;
     }
-    this.#startService(id, source === id ? "(inline)" : source);
+    this.#startService(id, source === id || INLINE_SOURCE.test(source) ? "(inline)" : source);
     return true;
   }
 
@@ -673,11 +685,11 @@ class Instance4 implements Instance {
     if (service === null) {
       return; // it was stopped by a step whose effects have not run yet
     }
-    if (service !== undefined && this.#tellsEnd(event, service)) {
-      service.ending = true;
+    const ends = service !== undefined && this.#tellsEnd(event, service);
+    if (ends) {
       this.#ended.push(service.id);
     }
-    this.#host.receive(event, event.data, service);
+    this.#host.receive(event, event.data, service, ends);
   }
 
   /** undefined: nobody in particular, or the machine itself; null: a service that is no more. */
@@ -719,11 +731,17 @@ class Instance4 implements Instance {
 }
 
 const NO_REFS: Record<string, InstanceRef> = {};
+const INLINE_SOURCE = /:invocation\[\d+\]$/;
 const ACTOR_MARK = '"xstate$$type"';
 
 function spawnedRef({ id, src }: Extract<Effect, { t: "spawn" }>): InstanceRef {
   const { machineName, machineInstanceName } = src;
   return { type: "statebacked.instance", id, machineName, machineInstanceName };
+}
+
+/** The type of an action that is a nameless function is its source. */
+function actionName(type: string): string {
+  return /^[\w.$ -]{1,80}$/.test(type) ? type : "(anonymous)";
 }
 
 /** Stands for a service that is gone: whatever is sent to it is lost. */

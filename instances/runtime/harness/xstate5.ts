@@ -561,9 +561,9 @@ class Instance5 implements Instance {
       if (service === undefined || service.actor !== source) {
         return; // it was stopped by a step whose effects have not run yet
       }
-      service.ending ||= source._snapshot.status !== "active";
     }
-    this.#host.receive(event, event, service);
+    const ends = service !== undefined && source!._snapshot.status !== "active";
+    this.#host.receive(event, event, service, ends);
   }
 
   abandon(service: Service): void {

@@ -91,6 +91,7 @@ export class Interpreter {
   send: (event: unknown, payload?: object) => unknown;
   update(state: State, event: ScxmlEvent): void;
   spawn(entity: unknown, name: string, options?: object): Actor;
+  spawnMachine(machine: Machine, options?: object): Actor;
   _exec(action: Action, context: unknown, event: ScxmlEvent): void;
   _stopChildren(): void;
   stopChild(id: string): void;
