@@ -492,6 +492,7 @@ class Engine:
             return UnsupportedEffect(f"one step may have {EFFECTS_PER_STEP} effects at most")
         timers: list[TimerRow] = []
         cancels: list[str] = []
+        fired = operation.delivery.send_id if operation.delivery is not None else None
         for n, effect in enumerate(effects):
             if effect["t"] == "cancel":
                 send_id = str(effect["id"])
@@ -501,7 +502,9 @@ class Engine:
                         del timers[i]
                         break
                 else:
-                    cancels.append(send_id)
+                    # Leaving a state cancels its timers, also the one that is firing just now.
+                    if send_id != fired:
+                        cancels.append(send_id)
             elif effect["t"] == "timer" and not effect.get("to"):
                 delay_ms = min(max(float(effect["delay"]), 0.0), DELAY_MS_MAX)
                 event = json.dumps(effect["event"], separators=(",", ":"))
@@ -612,7 +615,7 @@ class Engine:
     def _schedule(self, activation: Activation, timers: list[TimerRow]) -> None:
         soon = self.clock.now_ms() + LOCAL_TIMER_MS
         due = [
-            Delivery(t.delivery_id, 0, activation.key, t.event, t.due_at_ms, 0, 1)
+            Delivery(t.delivery_id, 0, activation.key, t.event, t.due_at_ms, 0, 1, t.send_id)
             for t in timers
             if t.due_at_ms < soon
         ]

@@ -65,7 +65,7 @@ class Replayed(bytes):
 class Delivery:
     """A durable timer that was claimed: the row, as far as delivering it needs."""
 
-    __slots__ = ("attempts", "claims", "due_at_ms", "event", "id", "key", "kind")
+    __slots__ = ("attempts", "claims", "due_at_ms", "event", "id", "key", "kind", "send_id")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Delivery:
         due_at_ms: int,
         attempts: int,
         claims: int,
+        send_id: str | None = None,
     ) -> None:
         self.id = delivery_id
         self.kind = kind
@@ -84,6 +85,7 @@ class Delivery:
         self.due_at_ms = due_at_ms
         self.attempts = attempts
         self.claims = claims
+        self.send_id = send_id
 
 
 class TimerRow:

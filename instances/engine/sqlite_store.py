@@ -63,7 +63,7 @@ READ = """SELECT id, version_id, status, seq, ts, state, extra, context, childre
  FROM instance WHERE machine_id=? AND slug=?"""
 CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
- RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims"""
+ RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
 DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
  source_n, send_id, event, due_at, claim_until, claims, attempts, last_error, created_at"""
 
@@ -200,9 +200,9 @@ class SqliteStore:
         def work() -> list[Delivery]:
             rows = self.db.execute(CLAIM, (now_ms + CLAIM_MS, before_ms, now_ms, limit)).fetchall()
             claimed = []
-            for id_, kind, machine_id, slug, event, due_at, attempts, claims in rows:
-                delivery = Delivery(id_, kind, (machine_id, slug), event, due_at, attempts, claims)
-                if claims > CLAIMS_MAX:
+            for id_, kind, machine_id, slug, *rest in rows:
+                delivery = Delivery(id_, kind, (machine_id, slug), *rest)
+                if delivery.claims > CLAIMS_MAX:
                     self._bury(id_, "crash-loop: the server ended each time that it was delivered")
                 else:
                     claimed.append(delivery)
@@ -447,6 +447,7 @@ class _Plan:
         self.history: list[tuple[Any, ...]] = []
         self.consumed: list[tuple[int]] = []
         self.cancels: list[tuple[Operation, str]] = []
+        self.cancelling: set[Activation] = set()
         self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
         self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
         self.in_any_order = True  # whether the kinds of rows may be written one after the other
@@ -463,7 +464,7 @@ class _Plan:
             self.consumed.append((delivery.id,))
             # Rows are consumed before any is cancelled. A step before this one may be about to
             # cancel the very delivery: only their order tells.
-            if any(earlier.activation is activation for earlier, _ in self.cancels):
+            if activation in self.cancelling:
                 self.in_any_order = False
         if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
             return
@@ -532,6 +533,7 @@ class _Plan:
                 del self.timers[waiting.pop()]
             else:
                 self.cancels.append((operation, send_id))
+                self.cancelling.add(operation.activation)
         for timer in operation.timers or ():
             timer.delivery_id = id_ = self.store.take_delivery_id()
             self.pending.setdefault((row_id, timer.send_id), []).append(id_)

@@ -16,7 +16,8 @@ from instances.engine.operations import Delivery
 
 HORIZON_MS = 1_000
 PUMP_EVERY_S = 0.25
-CLAIM_ROWS = 500
+CLAIM_ROWS = 500  # that one transaction claims
+HEAP_MAX = 5_000  # claimed and not yet due, or held up
 IN_FLIGHT_MAX = 256  # deliveries in the engine at once: clients' events need the rest
 
 
@@ -106,7 +107,7 @@ class Timers:
 
     def _claim(self) -> None:
         now_ms = self.clock.now_ms()
-        room = len(self._heap) < CLAIM_ROWS
+        room = len(self._heap) < HEAP_MAX
         if room and not self._claiming and self.source.has_due(now_ms + HORIZON_MS, now_ms):
             self._claiming = True
             self.source.claim_due(now_ms + HORIZON_MS, CLAIM_ROWS, self._claimed)
