@@ -153,7 +153,7 @@ async def answer(
         elif operation == "read":
             content = await _read(caller, machine, instance or "")
         else:
-            content = await _create(caller, machine, body)
+            content = await _create(caller, machine, body, request_key)
     except DomainError as error:
         return _error_answer(error, caller, new_identifier("req"))
     if type(content) is Replayed:
@@ -177,12 +177,15 @@ async def _send(
     return content
 
 
-async def _create(caller: LeanCaller, machine: str, body: bytes) -> bytes:
+async def _create(
+    caller: LeanCaller, machine: str, body: bytes, request_key: bytes | None
+) -> bytes:
     if not caller.can_create:
         raise MissingScope("This needs the scope instances.write")
     known = machines.get(caller.org_id, machine)
     machine_id, version_id = known or await machines.find(caller.org_id, machine)
     slug, context, version = parse_create(body)
+    repeat = parse_request_key(request_key) if request_key is not None else None
     if version is not None:
         version_id = await find_version(machine_id, version)
     if version_id is None:
@@ -192,7 +195,7 @@ async def _create(caller: LeanCaller, machine: str, body: bytes) -> bytes:
         )
     node = _node()
     future = node.loop.create_future()
-    node.engine.create((machine_id, slug), version_id, context, caller.auth, future)
+    node.engine.create((machine_id, slug), version_id, context, caller.auth, future, repeat)
     content: bytes = await future
     return content
 

@@ -151,12 +151,17 @@ class Engine:
         context: str,
         auth: str,
         reply: Reply,
+        request_key: str | None = None,
         parent: str = "",
     ) -> None:
         """Create an instance of a version; the answer is its state once it has settled."""
         event = '{"type":"xstate.init"}'
         creation = (version_id, context, parent)
-        self._create(Operation(Kind.INIT, key, event, auth, reply, creation=creation))
+        self._create(
+            Operation(
+                Kind.INIT, key, event, auth, reply, request_key=request_key, creation=creation
+            )
+        )
 
     def _create(self, operation: Operation) -> None:
         assert operation.creation is not None
@@ -701,7 +706,7 @@ class Engine:
             case Outcome.GONE:
                 self._delivered(operation)
             case Outcome.EXISTS:
-                self._refuse(operation, InstanceExists(f"{operation.key[1]} exists already"))
+                self._refuse_existing(operation)
             case Outcome.PAUSED:
                 self._refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
             case Outcome.DELETED:
@@ -711,6 +716,22 @@ class Engine:
             case Outcome.AMBIGUOUS:
                 self._refuse(operation, OutcomeUnknown("the database did not answer in time"))
         self._restart(activation)
+
+    def _refuse_existing(self, operation: Operation) -> None:
+        """The name is taken: perhaps by this very request, sent before."""
+        error = InstanceExists(f"{operation.key[1]} exists already")
+        if operation.request_key is None:
+            operation.refuse(error)
+            return
+        request_key = operation.request_key
+
+        def found(row: InstanceRow | Exception | None) -> None:
+            if isinstance(row, InstanceRow) and self.store.has_request_key(row.id, request_key):
+                operation.answer(Replayed(state_body(row.ts, row.state, public_of(row.context))))
+            else:
+                operation.refuse(error)
+
+        self.store.read(operation.key, found)
 
     # ------------------------------------------------------------------ after each step
 

@@ -591,9 +591,9 @@ class Site:
             delivery["claimed"] = False
         self.timers.start()
 
-    def create(self, slug: str = "a", **context: Any) -> Answer:
+    def create(self, slug: str = "a", key: str | None = None, **context: Any) -> Answer:
         answer = Answer(self.world)
-        self.engine.create((1, slug), 1, json.dumps(context), '{"sub":"u"}', answer)
+        self.engine.create((1, slug), 1, json.dumps(context), '{"sub":"u"}', answer, key)
         return answer
 
     def send(self, type_: str, slug: str = "a", key: str | None = None, **event: Any) -> Answer:

@@ -34,6 +34,18 @@ def test_second_create_of_a_name_conflicts_and_changes_nothing(site):
     assert "colour" not in json.loads(site.row()["context"])
 
 
+def test_repeated_create_with_its_request_key_answers_the_instance(site):
+    first = site.create(key="k1")
+    site.world.run(1_000)
+
+    again, other = site.create(key="k1"), site.create(key="k2")
+    site.world.run()
+
+    assert again.body == first.body
+    assert other.error.status == 409
+    assert len(site.history()) == 1
+
+
 def test_hundred_concurrent_events_are_each_applied_once_in_one_history(site):
     site.created()
 
