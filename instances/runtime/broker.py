@@ -120,8 +120,11 @@ class FetchBroker:
         send: Callable[[bytes], None],
         writable: Callable[[], Awaitable[None]],
         look_up: LookUp = egress.look_up,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
         self._policy = policy
+        self._time_limit_s = time_limit_s
         self._send = send
         self._writable = writable
         self._look_up = look_up
@@ -174,7 +177,7 @@ class FetchBroker:
 
     async def _run(self, fid: bytes, outgoing: Outgoing, redirect: str) -> None:
         try:
-            async with asyncio.timeout(TIME_LIMIT_S), self._slots:
+            async with asyncio.timeout(self._time_limit_s), self._slots:
                 await self._fetch(fid, outgoing, redirect)
         except FetchFailed as exc:
             self._fail(fid, str(exc))
@@ -279,7 +282,8 @@ def _request_headers(request: FetchRequest) -> CIMultiDict[str]:
     for name, value in request.headers:
         if not TOKEN.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
             raise FetchFailed(f"header {name[:100]!r} is not valid")
-        if name.lower() not in HEADERS_OF_CONNECTION and not name.lower().startswith("proxy-"):
+        name = name.lower()  # as fetch does; aiohttp joins those that are spelled the same
+        if name not in HEADERS_OF_CONNECTION and not name.startswith("proxy-"):
             headers.add(name, value)
     return headers
 

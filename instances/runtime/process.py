@@ -159,14 +159,15 @@ class Runner(asyncio.SubprocessProtocol):
             async with asyncio.timeout(settings.start_limit_s):
                 await runner._ready
             sandbox.bound_memory(runner.pid, settings.off_heap_max_bytes)
-        except TimeoutError as exc:
-            raise RunnerUnavailable("a new runner did not get ready in time") from exc
-        except RunnerEnded as exc:
-            log.error("a new runner ended (%s): %s", exc.reason, runner.stderr_tail())
-            raise RunnerUnavailable("a new runner ended before it was ready") from exc
-        finally:
-            if runner._ready.cancelled() or not runner._ready.done():
-                runner.kill("not-ready")
+        except BaseException as exc:
+            runner.kill("not-ready")
+            await runner.wait_closed()
+            if isinstance(exc, TimeoutError):
+                raise RunnerUnavailable("a new runner did not get ready in time") from exc
+            if isinstance(exc, RunnerEnded):
+                log.error("a new runner ended (%s): %s", exc.reason, runner.stderr_tail())
+                raise RunnerUnavailable("a new runner ended before it was ready") from exc
+            raise
         return runner
 
     async def load(self, code: BundleCode, *, limit_s: float) -> LoadReport:
