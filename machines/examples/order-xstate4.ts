@@ -90,11 +90,10 @@ export default createMachine(
         }),
       }),
       explainProblem: assign({
-        public: (context, event) => {
-          const error = (event as DoneInvokeEvent<unknown>).data;
-          const problem = error instanceof Error ? error.message : "payment failed";
-          return { ...context.public, problem };
-        },
+        public: (context, event) => ({
+          ...context.public,
+          problem: (event as DoneInvokeEvent<Error>).data.message,
+        }),
       }),
       explainLateness: assign({
         public: (context) => ({ ...context.public, problem: "not paid in time" }),

@@ -104,9 +104,7 @@ export default setup({
           target: "awaitingPayment",
           actions: {
             type: "explain",
-            params: ({ event }) => ({
-              problem: event.error instanceof Error ? event.error.message : "payment failed",
-            }),
+            params: ({ event }) => ({ problem: (event.error as Error).message }),
           },
         },
       },

@@ -53,7 +53,7 @@ class HttpClient:
         act: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """`body` is sent as JSON (text and bytes as they are); `act` is the authContext to act with."""
+        """`body` is sent as JSON, text and bytes as they are; `act` is the authContext to use."""
         sent = {**self._headers, **(headers or {})}
         if act is not None:
             sent["x-statebacked-act"] = json.dumps(act)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def assert_is_linear(history: list[HistoryRow]) -> None:
     """The history is 1..n without a gap, and its times grow."""
     assert [row.seq for row in history] == list(range(1, len(history) + 1))
     times = [row.ts for row in history]
-    assert all(earlier < later for earlier, later in zip(times, times[1:], strict=False))
+    assert all(earlier < later for earlier, later in pairwise(times))
 
 
 def act(person: str, **claims: object) -> Mapping[str, object]:

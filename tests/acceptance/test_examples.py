@@ -225,4 +225,3 @@ def test_the_demo_can_be_made_of_the_examples(site: Site, deploy: Deploy):
 
 def _sources() -> list[Path]:
     return sorted(EXAMPLES.glob("*.ts"))
-
