@@ -205,22 +205,28 @@ async def _read(caller: LeanCaller, machine: str, slug: str) -> bytes:
         raise MissingScope("This needs the scope state.read")
     known = machines.get(caller.org_id, machine)
     machine_id, _ = known or await machines.find(caller.org_id, machine)
+    row = await readable_row((machine_id, slug), caller.auth)
+    return state_body(row.ts, row.state, public_of(row.context))
+
+
+async def readable_row(key: tuple[int, str], auth: str) -> InstanceRow:
+    """The committed row of an instance, if `allowRead` lets these claims read it."""
     node = _node()
     found = node.loop.create_future()
-    node.store.read((machine_id, slug), found.set_result)
+    node.store.read(key, found.set_result)
     row: InstanceRow | Exception | None = await found
     if isinstance(row, Exception):
         raise Unavailable("The database can't be reached now")
     if row is None or row.status == 2:
-        raise InstanceNotFound(f"There is no instance {slug}")
+        raise InstanceNotFound(f"There is no instance {key[1]}")
     allowed = node.loop.create_future()
-    node.engine.read(row, slug, caller.auth, allowed.set_result)
+    node.engine.read(row, key[1], auth, allowed.set_result)
     code: int | EngineError = await allowed
     if isinstance(code, EngineError):
         raise code
     if code != Code.CHANGED:
         raise RejectedByAuthorizer("The machine's allowRead said no")
-    return state_body(row.ts, row.state, public_of(row.context))
+    return row
 
 
 def _node() -> EngineNode:

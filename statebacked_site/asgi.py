@@ -21,6 +21,7 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
 from instances import lean
+from instances.consumers import RealtimeConsumer
 from instances.engine import door
 from instances.engine.configuration import node_settings
 from instances.engine.node import EngineNode
@@ -30,6 +31,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 django_application = ASGIStaticFilesHandler(get_asgi_application())
+realtime_application = RealtimeConsumer.as_asgi()
 
 PREFLIGHT_HEADERS = [
     (b"access-control-allow-origin", b"*"),
@@ -62,8 +64,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1000})
+        if scope["path"] == "/api/rt":
+            await realtime_application(scope, receive, send)  # type: ignore[arg-type]
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
 
 
 async def _answer_preflight(scope: Scope, send: Send) -> None:

@@ -8,11 +8,11 @@ announce something do nothing, and those that need the engine raise `EngineNotRu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from instances.engine.node import EngineNode
-from instances.lookups import callers, machines
+from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 
@@ -76,7 +76,9 @@ def delete_instance(instance_id: int) -> bool:
         key = await _key_of(instance_id)
         if key is None:
             return False
-        return bool(await here.call(lambda f: here.engine.delete(key, instance_id, f)))
+        found = bool(await here.call(lambda f: here.engine.delete(key, instance_id, f)))
+        here.realtime.instance_deleted(key)
+        return found
 
     return run(call())
 
@@ -94,8 +96,16 @@ def version_published(machine_id: int) -> None:
 def key_deleted(public_id: str) -> None:
     """Tokens signed by this key stop working at once."""
     callers.forget_key(public_id)
+    _revoke(lambda caller: caller.key_id == public_id)
 
 
 def token_revoked() -> None:
     """An access token or a role was taken away: verify every token again."""
     callers.clear()
+    # Whose it was is not known here: people's connections are closed, and come back if they may.
+    _revoke(lambda caller: caller.key_id is None)
+
+
+def _revoke(is_revoked: Callable[[LeanCaller], bool]) -> None:
+    if _node is not None:
+        _node.loop.call_soon_threadsafe(_node.realtime.revoke, is_revoked)

@@ -21,6 +21,7 @@ from instances.engine.lock import EngineLock
 from instances.engine.operations import Delivery
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.timers import Timers
+from instances.realtime import Realtime
 from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
@@ -58,6 +59,7 @@ class EngineNode:
     store: SqliteStore
     pool: RunnerPool
     timers: Timers
+    realtime: Realtime
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
@@ -94,6 +96,7 @@ class EngineNode:
             on_cancelled=self.timers.forget,
             on_delivered=self.timers.delivered,
         )
+        self.realtime = Realtime(self.engine, self.loop)
         self.store.start()
         await self.pool.start()
         self.timers.start()

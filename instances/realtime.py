@@ -1,0 +1,194 @@
+"""Subscriptions: who is told of an instance's new states.
+
+Only the latest state matters. A subscriber may miss states in between, never goes back, and always
+reaches the newest one. Every update passes `allowRead` with the subscriber's claims; subscribers
+with the same claims share one question. While a question is under way, newer states wait and
+replace each other, so a slow authorizer or a slow socket never makes a queue grow.
+
+Everything here runs on the engine's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from instances.engine.core import public_of
+from instances.engine.operations import Code, Operation, state_body
+from instances.engine.store import InstanceRow
+
+if TYPE_CHECKING:
+    from instances.engine.core import Engine
+    from instances.engine.errors import EngineError
+    from instances.lookups import LeanCaller
+
+InstanceKey = tuple[int, str]  # machine id and instance slug
+
+
+class Listener(Protocol):
+    """A connection."""
+
+    caller: LeanCaller
+
+    def push(self, subscription: Subscription, text: str) -> None:
+        """Send this text; a text of the same subscription that still waits is replaced."""
+
+    def gone(self, subscription: Subscription) -> None:
+        """The instance was deleted."""
+
+    def revoke(self) -> None:
+        """The token is no longer good."""
+
+
+class Subscription:
+    """One connection's interest in one instance."""
+
+    __slots__ = ("audience", "listener", "request_id", "seq")
+
+    def __init__(self, listener: Listener, request_id: str) -> None:
+        self.listener = listener
+        self.request_id = request_id
+        self.seq = 0  # of the latest state that was sent
+        self.audience: Audience | None = None
+
+
+class Audience:
+    """All subscribers of an instance who have the same claims."""
+
+    __slots__ = ("asked_seq", "auth", "is_asking", "subscriptions", "topic")
+
+    def __init__(self, topic: Topic, auth: str) -> None:
+        self.topic = topic
+        self.auth = auth
+        self.subscriptions: set[Subscription] = set()
+        self.is_asking = False
+        self.asked_seq = 0
+
+
+class Topic:
+    """An instance that somebody listens to."""
+
+    __slots__ = ("audiences", "key", "latest", "machine")
+
+    def __init__(self, key: InstanceKey, machine: str) -> None:
+        self.key = key
+        self.machine = machine
+        self.audiences: dict[str, Audience] = {}  # by claims
+        self.latest: InstanceRow | None = None  # the newest state that was committed meanwhile
+
+
+class Realtime:
+    """The subscriptions of this process."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine = engine
+        self.loop = loop
+        self.listeners: set[Listener] = set()
+        self._topics: dict[InstanceKey, Topic] = {}
+        self._moved: set[Topic] = set()
+
+    # ------------------------------------------------------------------ subscriptions
+
+    def subscribe(
+        self, subscription: Subscription, key: InstanceKey, machine: str, auth: str
+    ) -> None:
+        """Tell of every later state. The caller tells of the present one, which it may read."""
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(key, machine)
+            # Commits cost nothing while nobody listens.
+            self.engine.on_committed = self._on_committed
+        audience = topic.audiences.get(auth)
+        if audience is None:
+            audience = topic.audiences[auth] = Audience(topic, auth)
+        audience.subscriptions.add(subscription)
+        subscription.audience = audience
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Safe to call twice."""
+        audience, subscription.audience = subscription.audience, None
+        if audience is None:
+            return
+        audience.subscriptions.discard(subscription)
+        topic = audience.topic
+        if not audience.subscriptions:
+            topic.audiences.pop(audience.auth, None)
+        if not topic.audiences:
+            self._topics.pop(topic.key, None)
+            if not self._topics:
+                self.engine.on_committed = None
+
+    def instance_deleted(self, key: InstanceKey) -> None:
+        topic = self._topics.get(key)
+        for audience in list(topic.audiences.values()) if topic is not None else ():
+            for subscription in list(audience.subscriptions):
+                subscription.listener.gone(subscription)
+                self.unsubscribe(subscription)
+
+    def revoke(self, is_revoked: Callable[[LeanCaller], bool]) -> None:
+        """Close the connections whose tokens were taken away."""
+        for listener in list(self.listeners):
+            if is_revoked(listener.caller):
+                listener.revoke()
+
+    # ------------------------------------------------------------------ updates
+
+    def _on_committed(self, operation: Operation) -> None:
+        topic = self._topics.get(operation.key)
+        if topic is None:
+            return
+        activation = operation.activation
+        topic.latest = InstanceRow(
+            activation.row_id or 0,
+            activation.version_id,
+            0,
+            operation.seq,
+            operation.ts,
+            operation.state,
+            operation.extra,
+            operation.context,
+            operation.children,
+        )
+        # Several commits of one tick are told once.
+        if not self._moved:
+            self.loop.call_soon(self._tell_moved)
+        self._moved.add(topic)
+
+    def _tell_moved(self) -> None:
+        moved, self._moved = self._moved, set()
+        for topic in moved:
+            for audience in list(topic.audiences.values()):
+                if not audience.is_asking:
+                    self._ask(audience)
+
+    def _ask(self, audience: Audience) -> None:
+        row = audience.topic.latest
+        if row is None or row.seq <= audience.asked_seq or not audience.subscriptions:
+            return
+        audience.is_asking = True
+        audience.asked_seq = row.seq
+
+        def answered(answer: int | EngineError) -> None:
+            audience.is_asking = False
+            if answer == Code.CHANGED:
+                self._deliver(audience, row)
+            self._ask(audience)  # a newer state may have come meanwhile
+
+        self.engine.read(row, audience.topic.key[1], audience.auth, answered)
+
+    def _deliver(self, audience: Audience, row: InstanceRow) -> None:
+        text = update_text(audience.topic.machine, audience.topic.key[1], row)
+        for subscription in audience.subscriptions:
+            if row.seq > subscription.seq:
+                subscription.seq = row.seq
+                subscription.listener.push(subscription, text)
+
+
+def update_text(machine: str, instance: str, row: InstanceRow) -> str:
+    """The `instance-update` message of a state."""
+    state = state_body(row.ts, row.state, public_of(row.context)).decode()
+    return (
+        f'{{"type":"instance-update","machineName":"{machine}",'
+        f'"machineInstanceName":"{instance}",{state[1:]}'
+    )
