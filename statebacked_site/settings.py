@@ -28,9 +28,19 @@ DATA_DIR = env.path("STATEBACKED_DATA", BASE_DIR / "data")
 PUBLIC_URL_GIVEN = env.url("STATEBACKED_URL")
 PUBLIC_URL = PUBLIC_URL_GIVEN or "http://127.0.0.1:8000"
 
-SECRET_KEY = env.text("STATEBACKED_SECRET_KEY", "", length_min=32) or load_or_create_secret_key(
-    DATA_DIR
-)
+
+def kept_secret_key() -> str:
+    """The key in the data directory; raises InvalidVariable if that cannot be used."""
+    try:
+        return load_or_create_secret_key(DATA_DIR)
+    except OSError as exc:
+        raise InvalidVariable(
+            f"STATEBACKED_DATA ({DATA_DIR}) cannot be used: {exc.strerror}. Give a directory that"
+            " this user may write in: --data DIR"
+        ) from exc
+
+
+SECRET_KEY = env.text("STATEBACKED_SECRET_KEY", "", length_min=32) or kept_secret_key()
 
 # Private networks that customers' code may reach all the same; none unless listed.
 EGRESS_ALLOW = env.networks("STATEBACKED_EGRESS_ALLOW")

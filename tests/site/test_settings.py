@@ -102,6 +102,16 @@ def test_wrong_variable_stops_every_command_and_is_named(tmp_path, name, value):
     assert "Traceback" not in result.stderr
 
 
+def test_data_directory_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "data").write_text("a file")
+
+    result = run_python(CHECK, tmp_path)
+
+    assert result.returncode == 1
+    assert f"STATEBACKED_DATA ({tmp_path / 'data'}) cannot be used" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_every_variable_is_documented_and_nothing_else():
     from statebacked_site.settings import env
 
