@@ -1,16 +1,16 @@
 """The proof that somebody who deletes data means it: a flag, and the name once more as an HMAC."""
 
-import base64
 import hashlib
 import hmac
 
+from statebacked_site import base64url
 from statebacked_site.errors import InvalidParameter
 
 
 def name_hmac(machine_slug: str, name: str) -> str:
     """base64url, without padding, of HMAC-SHA256 over `name` with the machine's name as the key."""
     digest = hmac.digest(machine_slug.encode(), name.encode(), hashlib.sha256)
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return base64url.encode(digest)
 
 
 def check_confirmation(

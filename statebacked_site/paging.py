@@ -1,15 +1,14 @@
 """Pages of lists. A cursor says after which item the next page begins, so that a page costs the
 same however deep it lies, and items that come and go shift nothing."""
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import Model, QuerySet
 
+from statebacked_site import base64url
 from statebacked_site.errors import InvalidParameter
-from statebacked_site.json_text import MalformedJson, parse_json, write_json
+from statebacked_site.json_text import parse_json, write_json
 
 PAGE_SIZE = 50
 CURSOR_LENGTH_MAX = 512
@@ -47,18 +46,17 @@ def page_of(queryset: QuerySet[Item], order: str, cursor: str | None) -> Page:
 
 
 def _cursor(key: str | int) -> str:
-    return base64.urlsafe_b64encode(write_json([key])).rstrip(b"=").decode()
+    return base64url.encode(write_json([key]))
 
 
 def _key(cursor: str, kind: type[str] | type[int]) -> str | int:
     """The key that `_cursor` was given. It is not signed: it can only move within the list."""
     try:
-        text = base64.b64decode(cursor[:CURSOR_LENGTH_MAX] + "==", altchars=b"-_", validate=True)
-        match parse_json(text):
+        match parse_json(base64url.decode(cursor[:CURSOR_LENGTH_MAX])):
             case [str(key)] if kind is str and "\0" not in key:
                 return key
             case [int(key)] if kind is int and type(key) is int and 0 <= key <= KEY_MAX:
                 return key
-    except (MalformedJson, binascii.Error, ValueError):
+    except ValueError:
         pass
     raise InvalidParameter("The cursor is none that this list has given", "cursor")
