@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db.models import IntegerField, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -26,6 +25,11 @@ class Step(NamedTuple):
     command: str
 
 
+class MachineRow(NamedTuple):
+    machine: Machine
+    instances: str  # their number, as it is shown
+
+
 class CountOf(Subquery):
     """How many rows a subquery has. Sliced, it stops counting there."""
 
@@ -39,11 +43,11 @@ def home(request: HttpRequest) -> HttpResponse:
     api_url = f"{settings.PUBLIC_URL}/api"
     if not request.user.is_authenticated:
         return render(request, "site/sign_in.html", {"api_url": api_url})
-    orgs = orgs_of(request.user)
+    orgs = orgs_of(request.user.pk)
     org = next((org for org in orgs if org.public_id == request.GET.get("org")), None)
     if org is None and orgs:
         org = orgs[0]
-    machines = machines_with_counts(org) if org else []
+    machines = machine_rows(org) if org else []
     return render(
         request,
         "site/home.html",
@@ -58,24 +62,25 @@ def home(request: HttpRequest) -> HttpResponse:
     )
 
 
-def orgs_of(user: AbstractBaseUser | AnonymousUser) -> list[Org]:
-    return list(Org.objects.filter(memberships__user=user).order_by("memberships__id"))
+def orgs_of(user_id: int) -> list[Org]:
+    return list(Org.objects.filter(memberships__user_id=user_id).order_by("memberships__id"))
 
 
-def machines_with_counts(org: Org) -> list[Machine]:
-    """The org's machines by name, one more than are shown, each with `instances_text`."""
+def machine_rows(org: Org) -> list[MachineRow]:
+    """The org's machines by name, one more than are shown."""
     instances = Instance.objects.filter(machine=OuterRef("pk")).exclude(
         status=Instance.Status.DELETED
     )
-    machines = list(
+    machines = (
         Machine.objects.filter(org=org)
         .select_related("current_version")
         .annotate(counted=CountOf(instances.values("pk")[: INSTANCES_COUNTED_MAX + 1]))
-        .order_by("slug")[: MACHINES_SHOWN + 1]
+        .order_by("slug")
     )
-    for machine in machines:
-        machine.instances_text = count_text(machine.counted)  # type: ignore[attr-defined]
-    return machines
+    return [
+        MachineRow(machine, count_text(machine.counted))
+        for machine in machines[: MACHINES_SHOWN + 1]
+    ]
 
 
 def count_text(counted: int) -> str:
