@@ -22,7 +22,7 @@ import msgspec
 
 from instances.runtime.build import PLATFORM_MODULES
 from instances.runtime.errors import InvalidBundle, RunnerUnavailable
-from instances.runtime.sandbox import set_limit
+from instances.runtime.sandbox import before_exec, set_limit
 
 SOURCE_BYTES_MAX = 10 << 20
 CONVERSIONS_AT_ONCE = 2
@@ -135,6 +135,7 @@ class BundleConverter:
                 cwd=directory,
                 env={"GOMEMLIMIT": MEMORY_SOFT, "GOMAXPROCS": "1"},
                 start_new_session=True,
+                preexec_fn=before_exec(),
             )
         except OSError as exc:
             raise RunnerUnavailable(f"the bundler could not be started: {exc.strerror}") from exc

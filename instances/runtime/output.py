@@ -9,7 +9,8 @@ LINE_BYTES_MAX = 16 << 20
 # In one tick (watchdog.TICK_S). A runner at full speed writes a fifth of the lines.
 BYTES_PER_TICK = 64 << 20
 LINES_PER_TICK = 20_000
-LOG_LINES_PER_TICK = 200_000  # nearly all of which are dropped
+LOG_LINES_PER_TICK = 50_000  # of which nearly all are dropped, but they have to be read
+LOG_BYTES_PER_TICK = 16 << 20
 
 LOG_WINDOW_TICKS = 4  # a second
 LOG_LINES_PER_WINDOW = 1_000
@@ -59,13 +60,14 @@ class OutputBudget:
         "_dropped",
         "_lines",
         "_log_bytes",
+        "_log_bytes_in_tick",
         "_log_lines",
         "_log_lines_in_tick",
         "_ticks",
     )
 
     def __init__(self) -> None:
-        self._bytes = self._lines = self._log_lines_in_tick = 0
+        self._bytes = self._lines = self._log_lines_in_tick = self._log_bytes_in_tick = 0
         self._ticks = self._log_lines = self._log_bytes = self._dropped = 0
 
     def spend_bytes(self, size: int) -> None:
@@ -83,7 +85,11 @@ class OutputBudget:
     def admits_log(self, size: int) -> bool:
         """Count a log line; False if it is to be dropped. Raises Flood."""
         self._log_lines_in_tick += 1
-        if self._log_lines_in_tick > LOG_LINES_PER_TICK:
+        self._log_bytes_in_tick += size
+        if (
+            self._log_lines_in_tick > LOG_LINES_PER_TICK
+            or self._log_bytes_in_tick > LOG_BYTES_PER_TICK
+        ):
             raise Flood
         self._log_lines += 1
         self._log_bytes += size
@@ -94,7 +100,7 @@ class OutputBudget:
 
     def tick(self) -> bytes | None:
         """Start the next tick; returns a log line that says how many were dropped, if any were."""
-        self._bytes = self._lines = self._log_lines_in_tick = 0
+        self._bytes = self._lines = self._log_lines_in_tick = self._log_bytes_in_tick = 0
         self._ticks = (self._ticks + 1) % LOG_WINDOW_TICKS
         if self._ticks:
             return None

@@ -136,7 +136,7 @@ class RunnerPool:
         error is RunnerUnavailable (try again) or BundleFailed.
         """
         runner = self._live.get(version_id)
-        if runner is not None:
+        if runner is not None and not runner.ending:
             runner.last_used = self._now
             ready(runner, None)
         elif version_id in self._starting:
@@ -266,6 +266,8 @@ class RunnerPool:
             return
         if reason not in ORDERLY_ENDS:
             log.warning("version %s: its runner ended: %s", runner.version_id, reason)
+        if reason == "exited":
+            log.warning("its last words: %s", runner.stderr_tail())
         self._on_exit(runner, reason)
 
     def _replenish_soon(self) -> None:

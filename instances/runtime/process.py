@@ -150,7 +150,7 @@ class Runner(asyncio.SubprocessProtocol):
                 env=sandbox.environment(settings),
                 cwd="/",
                 start_new_session=True,  # a terminal's Ctrl-C is for the server alone
-                preexec_fn=sandbox.die_with_parent(),
+                preexec_fn=sandbox.before_exec(),
             )
         except OSError as exc:
             raise RunnerUnavailable(f"no runner could be started: {exc.strerror}") from exc
@@ -200,6 +200,11 @@ class Runner(asyncio.SubprocessProtocol):
         if self._transport is not None:
             with contextlib.suppress(ProcessLookupError):  # dead already: connection_lost follows
                 self._transport.kill()
+
+    @property
+    def ending(self) -> bool:
+        """It was killed or has ended: what is sent now is lost."""
+        return self._reason is not None
 
     def stderr_tail(self) -> str:
         return self._stderr.decode(errors="replace")

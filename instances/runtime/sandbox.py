@@ -63,22 +63,33 @@ def environment(settings: RuntimeSettings) -> dict[str, str]:
     }
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """What the new process has to call before it becomes Deno, so that the kernel ends it with us.
+def before_exec() -> Callable[[], None]:
+    """What a new process has to call before it becomes another program.
 
-    The thread that starts it counts as its parent. It is a fork of a process with threads: nothing
-    may be imported or locked there, so everything is looked up here.
+    It inherits no file but its pipes (uvloop closes none, and servers make the sockets that they
+    listen on inheritable), and the kernel kills it with us; the thread that starts it counts as
+    its parent. It is a fork of a process with threads: nothing may be imported or locked there, so
+    everything is looked up here.
     """
     if sys.platform != "linux":
         warn_once("this system can't end runners together with a server that is killed")
-        return None
-    return functools.partial(_request_death_signal, _libc().prctl, os.getpid())
+        return functools.partial(_keep_files, "/dev/fd")
+    return functools.partial(_become_child, _libc().prctl, os.getpid())
 
 
-def _request_death_signal(prctl: Callable[..., int], parent: int) -> None:
+def _become_child(prctl: Callable[..., int], parent: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call
         os._exit(1)
+    _keep_files("/proc/self/fd")
+
+
+def _keep_files(directory: str) -> None:
+    """Have all files closed at exec. Not now: the new pipes may still be among them."""
+    for name in os.listdir(directory):  # noqa: PTH208 (nothing but system calls here)
+        with contextlib.suppress(OSError):  # the directory's own is closed by now
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
 
 
 @cache

@@ -149,7 +149,7 @@ async def test_runner_that_floods_with_log_lines_is_ended(engine):
 
     engine.commit(instance)
 
-    assert await engine.exit_of(instance.runner) in ("flood", "cpu")
+    assert await engine.exit_of(instance.runner) == "flood"
 
 
 async def test_fetches_without_end_end_the_runner(engine):

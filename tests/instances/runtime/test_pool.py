@@ -198,6 +198,18 @@ async def test_killed_runner_is_reported_once_and_replaced(engine):
     assert (await engine.send(instance, "add")).code == 0
 
 
+async def test_runner_that_is_being_killed_is_not_handed_out(engine):
+    await with_counters(engine, 1)
+    runner = await engine.acquire(1)
+
+    runner.kill("cpu")
+    instance = await engine.create(1)
+
+    assert instance.runner is not runner
+    assert await engine.exit_of(runner) == "cpu"
+    assert engine.acquiring(1).result() is instance.runner
+
+
 async def test_code_that_no_longer_loads_is_an_error_for_all_who_wait(engine):
     engine.code[1] = BundleCode("throw new TypeError('no')", [])
 
