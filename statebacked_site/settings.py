@@ -1,5 +1,6 @@
 """All settings, from environment variables; docs/configuration.md lists every variable."""
 
+import logging
 import os
 import sys
 from datetime import timedelta
@@ -268,9 +269,17 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.01}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """A filter that drops nothing: what a stranger's request can cause is told in one line."""
+    record.exc_info = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"no_traceback": {"()": lambda: without_traceback}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
@@ -280,5 +289,6 @@ LOGGING = {
         "django.server": {"handlers": [], "level": "NOTSET", "propagate": True},
         # A 4xx answer is the caller's affair and must not fill the log.
         "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"filters": ["no_traceback"]},
     },
 }
