@@ -15,12 +15,6 @@ SETTLE_LIMIT_S = 1.5  # of the shared site
 Deploy = Callable[[str], str]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--kills", type=int, default=8, help="how often the server is killed under load (8)"
-    )
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:

@@ -9,6 +9,14 @@ from typing import Any
 GATE_SECONDS_MAX = 120
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_arguments: Any) -> None:
+        """Its clients are killed in the middle of requests: that is what is tested."""
+
+
 class Recorder:
     """Counts requests by path. `/gate/<name>` answers when the test opens that gate."""
 
@@ -16,8 +24,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
         self._gates: dict[str, threading.Event] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 

@@ -1,0 +1,57 @@
+/** Durable timers: `after`, a delayed event with an id, and one whose transition throws. XState 4. */
+import { actions, assign, createMachine } from "npm:xstate@4";
+
+type Context = { delayMs: number; public: { rung: number; reminded: number } };
+type Event =
+  | { type: "start" | "remind" | "boom"; delayMs: number }
+  | { type: "stop" | "forget" | "reminder" | "explode" };
+
+const { cancel, send } = actions;
+
+export default createMachine(
+  {
+    schema: { context: {} as Context, events: {} as Event },
+    predictableActionArguments: true,
+    context: { delayMs: 0, public: { rung: 0, reminded: 0 } },
+    on: {
+      remind: { actions: send({ type: "reminder" }, { delay: "inEvent", id: "reminder" }) },
+      forget: { actions: cancel("reminder") },
+      reminder: { actions: "countReminder" },
+      boom: { actions: send({ type: "explode" }, { delay: "inEvent", id: "explode" }) },
+      explode: { actions: "explode" },
+    },
+    initial: "idle",
+    states: {
+      idle: { on: { start: { target: "waiting", actions: "keepDelay" } } },
+      waiting: {
+        after: { given: { target: "rung", actions: "ring" } },
+        on: {
+          start: { target: "waiting", internal: false, actions: "keepDelay" },
+          stop: "idle",
+        },
+      },
+      rung: {},
+    },
+  },
+  {
+    delays: {
+      given: (context) => context.delayMs,
+      inEvent: (_, event) => (event as { delayMs: number }).delayMs,
+    },
+    actions: {
+      keepDelay: assign({ delayMs: (_, event) => (event as { delayMs: number }).delayMs }),
+      ring: assign({
+        public: (context) => ({ ...context.public, rung: context.public.rung + 1 }),
+      }),
+      countReminder: assign({
+        public: (context) => ({ ...context.public, reminded: context.public.reminded + 1 }),
+      }),
+      explode: assign(() => {
+        throw new Error("the timer's transition threw");
+      }),
+    },
+  },
+);
+
+export const allowRead = () => true;
+export const allowWrite = () => true;
