@@ -30,6 +30,7 @@ from instances.runtime.watchdog import TICK_S
 log = logging.getLogger("statebacked.runtime")
 
 CHECKS_AT_ONCE = 2
+REPLENISH_DELAY_S = 0.2
 STOP_LIMIT_S = 5.0
 ORDERLY_ENDS = frozenset(("retired", "stopped", "not-loaded"))
 
@@ -278,6 +279,8 @@ class RunnerPool:
     async def _replenish(self) -> None:
         self._replenishing = True
         try:
+            # The version that took the process is about to get its first event.
+            await asyncio.sleep(REPLENISH_DELAY_S)
             while (
                 len(self._standby) < self._settings.standby
                 and self._process_count() < self._settings.processes_max

@@ -86,8 +86,9 @@ async def test_full_pool_of_busy_runners_refuses_after_a_while(start):
 
     errors = [await failure(engine.acquiring(version)) for version in (3, 4)]
 
-    assert [type(error) for error in errors] == [RunnerUnavailable] * 2
-    assert errors[0].retry_after_s == 1
+    for error in errors:
+        assert isinstance(error, RunnerUnavailable)
+        assert error.retry_after_s == 1
     assert len(engine.retired) == 1  # not one for each that was refused
 
 
