@@ -123,7 +123,7 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
         else:
             self.should_exit = True
-            sys.stderr.write("\nStopping: events in progress are finished first, for 25 seconds at most.\n")
+            sys.stderr.write("\nStopping: events in progress are finished first (25 s at most).\n")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, let the engine settle and stop, and send the last answers."""
