@@ -60,7 +60,7 @@ class Ping(msgspec.Struct, tag="ping"):
 class Authenticate(msgspec.Struct, tag="authenticate", rename="camel"):
     token: str
     org_id: str | None = None
-    act: msgspec.Raw | None = None
+    act: msgspec.Raw = msgspec.Raw()  # empty: as the person
     request_id: str = ""
 
 
@@ -178,7 +178,7 @@ class RealtimeConsumer(AsyncWebsocketConsumer):
             case Authenticate():
                 if self._is_authenticated:
                     raise InvalidParameter("This connection has a token already", "token")
-                act = bytes(message.act) if message.act is not None else None
+                act = bytes(message.act) or None
                 await self._authenticate(message.token, message.org_id, act)
                 await self._send_json({"type": "authenticated", "requestId": request_id})
             case _ if not self._is_authenticated:

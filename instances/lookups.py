@@ -1,6 +1,8 @@
 """What the event path remembers between requests: verified tokens, and machines by their slug."""
 
 import time
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -10,6 +12,9 @@ from authz.callers import Caller, identify
 from authz.errors import MissingOrg
 from machines.models import Machine, MachineVersion
 from statebacked_site.errors import InvalidParameter, NotFound
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CALLERS_MAX = 10_000
 MACHINES_MAX = 10_000
@@ -80,13 +85,25 @@ class Callers:
         self._known.clear()
 
 
-@sync_to_async(thread_sensitive=False)
-def _identify(authorization: bytes | None, org: bytes | None, act: bytes | None) -> Caller:
-    close_old_connections()
-    try:
-        return identify(_text(authorization), _text(org), _text(act), time.time())
-    finally:
+def in_thread(look_up: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """`look_up`, which asks the database, for the loop: run in any free thread.
+
+    Not in Django's thread of the request: `door.run` may have been called in that, and waits.
+    """
+
+    def with_fresh_connection(*args: P.args, **kwargs: P.kwargs) -> T:
         close_old_connections()
+        try:
+            return look_up(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    return sync_to_async(with_fresh_connection, thread_sensitive=False)
+
+
+@in_thread
+def _identify(authorization: bytes | None, org: bytes | None, act: bytes | None) -> Caller:
+    return identify(_text(authorization), _text(org), _text(act), time.time())
 
 
 def _text(value: bytes | None) -> str | None:
@@ -107,8 +124,7 @@ class Machines:
 
     async def find(self, org_id: int, slug: str) -> tuple[int, int | None]:
         """(machine id, current version id). Raises NotFound."""
-        query = Machine.objects.filter(org_id=org_id, slug=slug)
-        found = await query.values_list("id", "current_version_id").afirst()
+        found = await _find_machine(org_id, slug)
         if found is None:
             raise NotFound(f"There is no machine {slug}")
         if len(self._known) >= MACHINES_MAX:
@@ -123,10 +139,17 @@ class Machines:
         self._known.clear()
 
 
-async def find_version(machine_id: int, public_id: str) -> int:
+@in_thread
+def _find_machine(org_id: int, slug: str) -> tuple[int, int | None] | None:
+    query = Machine.objects.filter(org_id=org_id, slug=slug)
+    return query.values_list("id", "current_version_id").first()
+
+
+@in_thread
+def find_version(machine_id: int, public_id: str) -> int:
     """The id of a version of this machine. Raises InvalidParameter."""
     query = MachineVersion.objects.filter(machine_id=machine_id, public_id=public_id)
-    version_id = await query.values_list("id", flat=True).afirst()
+    version_id = query.values_list("id", flat=True).first()
     if version_id is None:
         raise InvalidParameter("The machine has no such version", "machineVersionId")
     return version_id

@@ -16,7 +16,7 @@ STATUSES = [
     (status.label, status.label) for status in (Instance.Status.RUNNING, Instance.Status.PAUSED)
 ]
 
-KINDS = [kind.label for kind in Transition.Kind]
+KINDS = {kind: str(kind.label).replace(" ", "-") for kind in Transition.Kind}
 
 
 @extend_schema_field(
@@ -93,6 +93,13 @@ class StatusField(serializers.ChoiceField):
         return str(Instance.Status(value).label)
 
 
+class KindField(serializers.ChoiceField):
+    """Such as `client` or `lost-service`, from the number that is stored."""
+
+    def to_representation(self, value: Any) -> str:
+        return KINDS[Transition.Kind(value)]
+
+
 class InstanceJson(JsonObject):
     slug = serializers.CharField()
     created_at = Timestamp()
@@ -134,7 +141,7 @@ class TransitionJson(JsonObject):
     state = StateValue()
     event = Event()
     seq = serializers.IntegerField(help_text="1 is the creation.")
-    kind = serializers.ChoiceField(choices=KINDS, source="get_kind_display")
+    kind = KindField(choices=list(KINDS.values()), help_text="What the event came from.")
 
 
 class TransitionsPage(JsonObject):

@@ -57,35 +57,30 @@ def check_bundle(source: bytes) -> BundleInfo:
 def set_status(instance_id: int, status: int) -> bool:
     """Pause or resume an instance; False if it is gone."""
 
-    async def call() -> bool:
-        here = node()
-        key = await _key_of(instance_id)
-        if key is None:
-            return False
-        engine = here.engine
-        return bool(await here.call(lambda f: engine.set_status(key, instance_id, status, f)))
-
-    return run(call())
+    here = node()
+    key = _key_of(instance_id)
+    if key is None:
+        return False
+    engine = here.engine
+    return bool(run(here.call(lambda f: engine.set_status(key, instance_id, status, f))))
 
 
 def delete_instance(instance_id: int) -> bool:
     """Delete an instance with its history, timers and logs; False if it was gone."""
 
-    async def call() -> bool:
-        here = node()
-        key = await _key_of(instance_id)
-        if key is None:
-            return False
-        found = bool(await here.call(lambda f: here.engine.delete(key, instance_id, f)))
-        here.realtime.instance_deleted(key)
-        return found
-
-    return run(call())
+    here = node()
+    key = _key_of(instance_id)
+    if key is None:
+        return False
+    found = bool(run(here.call(lambda f: here.engine.delete(key, instance_id, f))))
+    here.loop.call_soon_threadsafe(here.realtime.instance_deleted, key)
+    return found
 
 
-async def _key_of(instance_id: int) -> tuple[int, str] | None:
+def _key_of(instance_id: int) -> tuple[int, str] | None:
+    # Here: on the loop, Django would hand it back to this very thread, which waits.
     values = Instance.objects.filter(pk=instance_id).values_list("machine_id", "slug")
-    return await values.afirst()
+    return values.first()
 
 
 def version_published(machine_id: int) -> None:

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asgiref.sync import sync_to_async
-
 from instances.engine.core import LOCAL_TIMER_MS, Engine
 from instances.engine.lock import EngineLock
 from instances.engine.operations import Delivery
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.timers import Timers
+from instances.lookups import in_thread
 from instances.realtime import Realtime
 from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
+from machines.models import VersionCode
 
 log = logging.getLogger("statebacked.engine")
 
@@ -133,16 +133,8 @@ class EngineNode:
         return await future
 
 
-@sync_to_async(thread_sensitive=False)
+@in_thread
 def load_version_code(version_id: int) -> BundleCode:
     """The CommonJS code of a version, as a runner loads it."""
-    from django.db import close_old_connections
-
-    from machines.models import VersionCode
-
-    close_old_connections()
-    try:
-        code = VersionCode.objects.get(version_id=version_id)
-        return BundleCode(gzip.decompress(code.commonjs_gzip).decode(), list(code.externals))
-    finally:
-        close_old_connections()
+    code = VersionCode.objects.get(version_id=version_id)
+    return BundleCode(gzip.decompress(code.commonjs_gzip).decode(), list(code.externals))
