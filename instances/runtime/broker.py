@@ -24,6 +24,7 @@ from instances.runtime.egress import AddressRefused, EgressPolicy, LookUp
 
 FETCHES_AT_ONCE = 64  # of one runner; more of them wait
 FETCHES_WAITING = 448
+FETCHES_PER_TICK = 500  # begun in one tick (watchdog.TICK_S), however soon they end
 BODY_BYTES_MAX = 10 << 20  # of a request, and of a response
 BODIES_BYTES_MAX = 64 << 20  # of all requests that a runner has under way
 TIME_LIMIT_S = 90.0
@@ -132,20 +133,27 @@ class FetchBroker:
         self._session: aiohttp.ClientSession | None = None
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._bodies_bytes = 0
+        self._begun = 0  # in this tick
+
+    def tick(self) -> None:
+        """Called every watchdog.TICK_S seconds."""
+        self._begun = 0
 
     def start(self, fid: bytes, request: bytes) -> None:
         """Begin the fetch that an `F` line asks for. Raises ProtocolViolation."""
         if fid in self._fetches or not fid.isalnum() or len(fid) > 32:
             raise ProtocolViolation(f"fetch id {fid[:32]!r}")
+        self._begun += 1
+        too_many = len(self._fetches) >= FETCHES_AT_ONCE + FETCHES_WAITING
+        if too_many or self._begun > FETCHES_PER_TICK:
+            self._fail(fid, "too many requests at once")
+            return
         try:
             outgoing, redirect = _parse(request)
         except FetchFailed as exc:
             self._fail(fid, str(exc))
             return
         size = len(outgoing.body or b"")
-        if len(self._fetches) >= FETCHES_AT_ONCE + FETCHES_WAITING:
-            self._fail(fid, "too many requests at once")
-            return
         if self._bodies_bytes + size > BODIES_BYTES_MAX:
             self._fail(fid, "the bodies of all requests under way are larger than 64 MB")
             return

@@ -321,6 +321,7 @@ class Runner(asyncio.SubprocessProtocol):
         if self._used:
             self._used = False
             self.last_used = now
+        self._broker.tick()
         note = self._budget.tick()
         if note is not None and self._reason is None:
             self._pass_on([note])

@@ -428,11 +428,27 @@ async def test_number_of_requests_at_once_is_limited(site, fetches):
 async def test_requests_that_wait_are_limited(site, fetches):
     limit = broker.FETCHES_AT_ONCE + broker.FETCHES_WAITING
     for _ in range(limit):
+        fetches.broker.tick()
         fetches.start(site.url("/never"))
+    fetches.broker.tick()
 
     fid = fetches.start(site.url())
 
     assert fetches.news[fid] == [{"error": "too many requests at once"}]
+
+
+async def test_requests_that_fail_at_once_are_limited_too(fetches):
+    refused = [fetches.start("http://127.0.0.2/") for _ in range(broker.FETCHES_PER_TICK)]
+    for fid in refused:
+        await fetches.until(fid, "error")
+
+    too_many = fetches.start("http://127.0.0.2/")
+    fetches.broker.tick()
+    again = fetches.start("http://127.0.0.2/")
+    await fetches.until(again, "error")
+
+    assert fetches.news[too_many] == [{"error": "too many requests at once"}]
+    assert fetches.news[again] == [{"error": "requests to 127.0.0.2 are not allowed"}]
 
 
 async def test_bodies_that_wait_are_limited(site, fetches):

@@ -152,24 +152,6 @@ async def test_runner_that_floods_with_log_lines_is_ended(engine):
     assert await engine.exit_of(instance.runner) == "flood"
 
 
-async def test_fetches_without_end_end_the_runner(engine):
-    await engine.add_version(
-        1,
-        machines.serving(
-            """
-            const url = "http://127.0.0.1:1/";
-            for (;;) { await Promise.allSettled(Array.from({ length: 2000 }, () => fetch(url))) }
-            """
-        ),
-    )
-    instance = await engine.create(1)
-    await engine.send(instance, "go")
-
-    engine.commit(instance)
-
-    assert await engine.exit_of(instance.runner) in ("flood", "memory")
-
-
 async def test_runner_that_does_not_read_is_congested_until_it_does(engine):
     await engine.add_version(
         1, machines.running("const end = Date.now() + 300; while (Date.now() < end);")

@@ -31,6 +31,16 @@ BODY
 await Deno.stdin.read(buffer);
 """
 
+FETCH_FLOOD = """
+for (let n = 0; ; ) {
+  let part = "";
+  for (let i = 0; i < 1000; i++) {
+    part += `F\\t${++n}\\t\\t{"method":"GET","url":"http://[::1]/","headers":[]}\\n`;
+  }
+  write(part);
+}
+"""
+
 
 @pytest.fixture
 def start_harness(start, tmp_path: Path) -> Callable:
@@ -60,6 +70,7 @@ def start_harness(start, tmp_path: Path) -> Callable:
         ("const part = '1\\t0\\n'.repeat(1 << 16); for (;;) write(part)", "flood"),
         ("const part = 'P\\t1\\n'.repeat(1 << 16); for (;;) write(part)", "flood"),
         ("const part = 'G\\t\\tlog\\t[]\\n'.repeat(1 << 16); for (;;) write(part)", "flood"),
+        (FETCH_FLOOD, "flood"),
         ("const part = new Uint8Array(1 << 20); for (;;) Deno.stderr.writeSync(part)", "flood"),
         ("Deno.exit(3)", "exited"),
     ],
