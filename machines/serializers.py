@@ -87,8 +87,13 @@ class PublishedVersionJson(JsonObject):
     warnings = serializers.ListField(child=serializers.CharField(), required=False)
 
 
-class CodeUploadForm(JsonObject):
-    """Multipart form: what came with the address, and the code."""
+@extend_schema_field(OpenApiTypes.BINARY)
+class CodeFile(serializers.FileField):
+    """An ES module, gzipped or as it is."""
 
-    uploadSecret = serializers.CharField()  # noqa: N815
-    file = serializers.FileField()
+
+class CodeUploadForm(JsonObject):
+    """A form of the fields that came with the address, and the code."""
+
+    upload_secret = serializers.CharField()
+    file = CodeFile()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
+from drf_spectacular.views import SpectacularAPIView
 from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -78,7 +79,18 @@ class AlwaysJson(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class ApiView(APIView):
+class WithRequestId(APIView):
+    """Names each request in its answer, whatever the answer is."""
+
+    def finalize_response(
+        self, request: Request, response: Any, *args: Any, **kwargs: Any
+    ) -> Response:
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        answer.headers.setdefault(REQUEST_ID_HEADER, request_id(request._request))
+        return answer
+
+
+class ApiView(WithRequestId):
     """A view below /api. `rules` says for each of its methods what the caller needs."""
 
     rules: ClassVar[dict[str, Rule]]
@@ -108,15 +120,15 @@ class ApiView(APIView):
             self.http_method_not_allowed(request)
         super().initial(request, *args, **kwargs)
 
-    def finalize_response(
-        self, request: Request, response: Any, *args: Any, **kwargs: Any
-    ) -> Response:
-        answer = super().finalize_response(request, response, *args, **kwargs)
-        answer.headers.setdefault(REQUEST_ID_HEADER, request_id(request._request))
-        return answer
-
     def given(self, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
         """The body, checked against `serializer_class`; raises ValidationError, a 400."""
         serializer = serializer_class(data=self.request.data)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
+
+
+class SchemaView(WithRequestId, SpectacularAPIView):
+    """The description of the API, for everybody."""
+
+    http_method_names = ["get", "head"]  # noqa: RUF012
+    authentication_classes = []  # noqa: RUF012

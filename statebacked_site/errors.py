@@ -66,6 +66,11 @@ class MethodNotAllowed(DomainError):
     code = "method-not-allowed"
 
 
+class NotAcceptable(DomainError):
+    status = 406
+    code = "not-acceptable"
+
+
 class Conflict(DomainError):
     """Something of that name exists already."""
 
@@ -140,6 +145,8 @@ def as_domain_error(exc: Exception) -> DomainError | None:
             return NotFound("There is nothing here")
         case drf.MethodNotAllowed():
             return MethodNotAllowed(str(exc.detail))
+        case drf.NotAcceptable():
+            return NotAcceptable(str(exc.detail))
         case drf.UnsupportedMediaType():
             return UnsupportedMediaType(f"{exc.detail} Send application/json.")
         case drf.ParseError():
@@ -179,8 +186,9 @@ def _first_complaint(detail: Any) -> InvalidParameter:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    # The exception may quote what the client sent; it is no help to a person either.
-    return _answer(request, InvalidParameter("The request is malformed"))
+    # What the exception says may quote what the client sent, and helps nobody.
+    error = as_domain_error(exception) or InvalidParameter("The request is malformed")
+    return _answer(request, error)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

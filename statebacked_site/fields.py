@@ -12,10 +12,9 @@ from statebacked_site.json_text import JsonText, stored_json
 
 
 class JsonObject(serializers.Serializer[Any]):
-    """A JSON object. Its fields are declared in snake_case and stand in the JSON in camelCase.
-
-    Absent and null are one: nothing that is None goes out.
-    """
+    # A JSON object. Its fields are declared in snake_case and stand in the JSON in camelCase.
+    # Absent and null are one: nothing that is None goes out.
+    # (No docstring: the description of the API would give it to every object.)
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         fields = {}

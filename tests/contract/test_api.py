@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
 from django.db import OperationalError
 from django.urls import URLPattern
@@ -17,6 +18,7 @@ from authz.permissions import Open, Scoped, SignedIn, rule_for
 from authz.scopes import ALL
 from machines.api import MachinesView
 from statebacked_site.api import JSON_BODY_BYTES_MAX, ApiView
+from statebacked_site.errors import bad_request
 from statebacked_site.identifiers import SLUG
 from statebacked_site.urls import urlpatterns
 from tests.factories import Api, admin_api, assert_error, key_api, make_machine, make_org
@@ -221,15 +223,29 @@ def test_parameters_of_the_type_do_not_matter(api, content_type):
     assert api.send("POST", "/machines", b'{"slug": "a"}', content_type).status_code == 201
 
 
-def test_body_without_a_declared_length_is_read(api):
+def without_length(api: Api, body: bytes) -> ASGIRequest:
+    """A request as it comes in chunks."""
     headers = [(b"content-type", b"application/json")]
     headers += [(name.encode(), value.encode()) for name, value in api.headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/api/machines", "headers": headers}
+    return ASGIRequest(scope, io.BytesIO(body))
 
-    r = MachinesView.as_view()(ASGIRequest(scope, io.BytesIO(b'{"slug": "chunked"}')))
+
+def test_body_without_a_declared_length_is_read(api):
+    r = MachinesView.as_view()(without_length(api, b'{"slug": "chunked"}'))
 
     assert r.status_code == 201
     assert r.data["slug"] == "chunked"
+
+
+def test_body_without_a_declared_length_is_bounded(api, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+
+    with pytest.raises(RequestDataTooBig) as refused:
+        MachinesView.as_view()(without_length(api, b" " * 1001))
+
+    r = bad_request(without_length(api, b""), refused.value)
+    assert_error(r, 413, "too-large")
 
 
 # --- Failures -----------------------------------------------------------------------------
@@ -295,7 +311,10 @@ def test_description_is_served(client):
 
     assert r.status_code == 200
     assert json.loads(r.content)["info"]["title"] == "State Backed"
+    assert r["x-request-id"]
     assert client.get("/api/schema").status_code == 200
+    assert_error(client.get("/api/schema", headers={"accept": "a/b"}), 406, "not-acceptable")
+    assert_error(client.post("/api/schema"), 405, "method-not-allowed")
 
 
 @pytest.mark.parametrize(("pattern", "method"), OPERATIONS)
@@ -316,6 +335,16 @@ def test_every_operation_is_described(schema, pattern, method):
     for status in errors:
         content = operation["responses"][status]["content"]["application/json"]
         assert content["schema"]["$ref"].endswith("/ErrorJson")
+
+
+def test_confirmations_of_deleting_are_described(schema):
+    for path, name in (
+        ("/api/machines/{machine}", "DeleteMachine"),
+        ("/api/machines/{machine}/i/{instance}", "DeleteInstance"),
+    ):
+        body = schema["paths"][path]["delete"]["requestBody"]
+        assert body["content"]["application/json"]["schema"]["$ref"].endswith(f"/{name}")
+    assert "requestBody" not in schema["paths"]["/api/keys/{key}"]["delete"]
 
 
 def test_operation_ids_are_unique(schema):
