@@ -13,13 +13,16 @@ PREFIX = "sbat"
 
 def issue(user: User, org: Org | None, name: str, lifetime: timedelta) -> str:
     """A new token of `user`, shown this once. Without `org` it works in all of their orgs."""
+    now = datetime.now(UTC)
+    # Commands issue one each time: what is expired would pile up.
+    AccessToken.objects.filter(user=user, expires_at__lt=now).delete()
     token = new_secret(PREFIX)
     AccessToken.objects.create(
         user=user,
         org=org,
         name=name,
         sha256=sha256_of(token),
-        expires_at=datetime.now(UTC) + lifetime,
+        expires_at=now + lifetime,
     )
     return token
 
