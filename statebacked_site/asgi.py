@@ -17,20 +17,19 @@ import django
 
 django.setup(set_prefix=False)
 
-from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
 from instances import lean
 from instances.consumers import RealtimeConsumer
 from instances.engine import door
-from instances.engine.configuration import node_settings
 from instances.engine.node import EngineNode
+from statebacked_site.engine_settings import engine_settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-django_application = ASGIStaticFilesHandler(get_asgi_application())
+django_application = get_asgi_application()
 realtime_application = RealtimeConsumer.as_asgi()
 
 PREFLIGHT_HEADERS = [
@@ -99,7 +98,7 @@ async def _answer_health(send: Send) -> None:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    node = EngineNode(node_settings())
+    node = EngineNode(engine_settings())
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

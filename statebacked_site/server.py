@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 from django.conf import settings
 
+from instances.engine import door
 from statebacked_site.joined_writes import JoinedWritesProtocol
 
 BACKLOG = 1024
@@ -121,6 +122,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
+            door.node().hurry()
         else:
             self.should_exit = True
             sys.stderr.write("\nStopping: events in progress are finished first (25 s at most).\n")

@@ -65,6 +65,7 @@ class EngineNode:
         self.settings = settings
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
         self.ready = False
+        self._in_a_hurry = False
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -109,7 +110,7 @@ class EngineNode:
         self.timers.stop()
         self.engine.drain()
         give_up = self.loop.time() + DRAIN_S
-        while self.engine.busy() and self.loop.time() < give_up:
+        while self.engine.busy() and self.loop.time() < give_up and not self._in_a_hurry:
             await asyncio.sleep(0.02)
         self.engine.close_all()
         self._flusher.cancel()
@@ -117,6 +118,10 @@ class EngineNode:
         await self.pool.stop()
         await asyncio.to_thread(self.store.stop)
         self.lock.release()
+
+    def hurry(self) -> None:
+        """Stop without waiting for instances to settle. May be called from a signal handler."""
+        self._in_a_hurry = True
 
     def _deliver(self, delivery: Delivery) -> None:
         self.engine.deliver(delivery)
