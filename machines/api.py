@@ -159,9 +159,10 @@ class CodeUploadView(ApiView):
 
     @operation("Upload the code of a provisional version", {204: None}, request=CodeUploadForm)
     def post(self, request: Request, upload: str) -> Response:
-        packed = code_of(request)
         secret = request.POST.get(publishing.SECRET_FIELD, "")
-        publishing.receive_code(upload, secret, packed, datetime.now(UTC))
+        waiting = publishing.waiting_upload(upload, secret, datetime.now(UTC))
+        # Unpacking costs time, and is only done for who has the secret.
+        publishing.receive_code(waiting, code_of(request))
         return Response(status=204)
 
 

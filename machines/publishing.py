@@ -71,11 +71,18 @@ def provision(caller: Caller, machine: Machine, now: datetime) -> ProvisionalVer
     )
 
 
-def receive_code(public_id: str, secret: str, packed: bytes, now: datetime) -> None:
-    """Keep the gzipped code of a provisional version. Each upload address takes code once."""
-    upload = _waiting_upload(public_id, now)
+def waiting_upload(public_id: str, secret: str, now: datetime) -> CodeUpload:
+    """The upload whose address and secret these are. Raises NotFound or WrongUploadSecret."""
+    upload = CodeUpload.objects.filter(public_id=public_id, expires_at__gt=now).first()
+    if upload is None:
+        raise NotFound("There is no such upload address, or it is too old")
     if not hmac.compare_digest(sha256_of(secret), upload.sha256_of_secret):
         raise WrongUploadSecret(f"The field {SECRET_FIELD} is not the one that was given")
+    return upload
+
+
+def receive_code(upload: CodeUpload, packed: bytes) -> None:
+    """Keep the gzipped code of a provisional version. Each upload address takes code once."""
     unused = CodeUpload.objects.filter(pk=upload.pk, source_gzip=None)
     if unused.update(source_gzip=packed) != 1:
         raise Conflict("This upload address was used already: it takes code once")
@@ -118,13 +125,6 @@ def finalize(
             Machine.objects.filter(pk=machine.pk).update(current_version=version)
         transaction.on_commit(lambda: _announce(machine.pk))
     return PublishedVersion(version, list(bundle.warnings))
-
-
-def _waiting_upload(public_id: str, now: datetime) -> CodeUpload:
-    upload = CodeUpload.objects.filter(public_id=public_id, expires_at__gt=now).first()
-    if upload is None:
-        raise NotFound("There is no such upload address, or it is too old")
-    return upload
 
 
 def _signed_upload(machine: Machine, signed_id: str) -> CodeUpload:

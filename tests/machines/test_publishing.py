@@ -372,7 +372,7 @@ def test_bomb_is_not_unpacked(publish):
         ("application/json", b"{}", 415, "unsupported-media-type"),
         ("text/plain", b"x", 415, "unsupported-media-type"),
         ("multipart/form-data", b"x", 400, "invalid-parameter"),
-        ("multipart/form-data; boundary=a", b"x", 400, "invalid-parameter"),
+        ("multipart/form-data; boundary=a", b"x", 403, "wrong-upload-secret"),
         ("multipart/form-data; boundary=é", b"x", 400, "invalid-parameter"),
     ],
 )
