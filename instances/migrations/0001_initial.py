@@ -5,136 +5,245 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('authz', '0001_initial'),
-        ('machines', '0001_initial'),
+        ("authz", "0001_initial"),
+        ("machines", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='DeadLetter',
+            name="DeadLetter",
             fields=[
-                ('kind', models.PositiveSmallIntegerField(choices=[(0, 'timer'), (1, 'message'), (2, 'spawn'), (3, 'child done')])),
-                ('org_id', models.BigIntegerField()),
-                ('target_machine_id', models.BigIntegerField()),
-                ('target_slug', models.CharField(max_length=160)),
-                ('source_id', models.BigIntegerField(null=True)),
-                ('source_seq', models.BigIntegerField(null=True)),
-                ('source_n', models.SmallIntegerField(null=True)),
-                ('send_id', models.TextField(null=True)),
-                ('event', models.TextField()),
-                ('due_at', models.BigIntegerField()),
-                ('claim_until', models.BigIntegerField(default=0)),
-                ('claims', models.IntegerField(default=0)),
-                ('attempts', models.SmallIntegerField(default=0)),
-                ('last_error', models.TextField(null=True)),
-                ('created_at', models.BigIntegerField()),
-                ('id', models.BigIntegerField(primary_key=True, serialize=False)),
-                ('died_at', models.BigIntegerField()),
-                ('reason', models.TextField()),
+                (
+                    "kind",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "timer"), (1, "message"), (2, "spawn"), (3, "child done")]
+                    ),
+                ),
+                ("org_id", models.BigIntegerField()),
+                ("target_machine_id", models.BigIntegerField()),
+                ("target_slug", models.CharField(max_length=160)),
+                ("source_id", models.BigIntegerField(null=True)),
+                ("source_seq", models.BigIntegerField(null=True)),
+                ("source_n", models.SmallIntegerField(null=True)),
+                ("send_id", models.TextField(null=True)),
+                ("event", models.TextField()),
+                ("due_at", models.BigIntegerField()),
+                ("claim_until", models.BigIntegerField(default=0)),
+                ("claims", models.IntegerField(default=0)),
+                ("attempts", models.SmallIntegerField(default=0)),
+                ("last_error", models.TextField(null=True)),
+                ("created_at", models.BigIntegerField()),
+                ("id", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("died_at", models.BigIntegerField()),
+                ("reason", models.TextField()),
             ],
             options={
-                'db_table': 'dead_letter',
-                'indexes': [models.Index(fields=['org_id', 'died_at'], name='dead_letter_of_org')],
+                "db_table": "dead_letter",
+                "indexes": [models.Index(fields=["org_id", "died_at"], name="dead_letter_of_org")],
             },
         ),
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('kind', models.PositiveSmallIntegerField(choices=[(0, 'timer'), (1, 'message'), (2, 'spawn'), (3, 'child done')])),
-                ('org_id', models.BigIntegerField()),
-                ('target_machine_id', models.BigIntegerField()),
-                ('target_slug', models.CharField(max_length=160)),
-                ('source_id', models.BigIntegerField(null=True)),
-                ('source_seq', models.BigIntegerField(null=True)),
-                ('source_n', models.SmallIntegerField(null=True)),
-                ('send_id', models.TextField(null=True)),
-                ('event', models.TextField()),
-                ('due_at', models.BigIntegerField()),
-                ('claim_until', models.BigIntegerField(default=0)),
-                ('claims', models.IntegerField(default=0)),
-                ('attempts', models.SmallIntegerField(default=0)),
-                ('last_error', models.TextField(null=True)),
-                ('created_at', models.BigIntegerField()),
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "timer"), (1, "message"), (2, "spawn"), (3, "child done")]
+                    ),
+                ),
+                ("org_id", models.BigIntegerField()),
+                ("target_machine_id", models.BigIntegerField()),
+                ("target_slug", models.CharField(max_length=160)),
+                ("source_id", models.BigIntegerField(null=True)),
+                ("source_seq", models.BigIntegerField(null=True)),
+                ("source_n", models.SmallIntegerField(null=True)),
+                ("send_id", models.TextField(null=True)),
+                ("event", models.TextField()),
+                ("due_at", models.BigIntegerField()),
+                ("claim_until", models.BigIntegerField(default=0)),
+                ("claims", models.IntegerField(default=0)),
+                ("attempts", models.SmallIntegerField(default=0)),
+                ("last_error", models.TextField(null=True)),
+                ("created_at", models.BigIntegerField()),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
             ],
             options={
-                'db_table': 'delivery',
-                'indexes': [models.Index(fields=['due_at'], name='delivery_due'), models.Index(fields=['target_machine_id', 'target_slug', 'due_at', 'id'], name='delivery_target'), models.Index(condition=models.Q(('send_id__isnull', False)), fields=['source_id', 'send_id'], name='delivery_send')],
-                'constraints': [models.UniqueConstraint(fields=('source_id', 'source_seq', 'source_n'), name='delivery_written_once')],
+                "db_table": "delivery",
+                "indexes": [
+                    models.Index(fields=["due_at"], name="delivery_due"),
+                    models.Index(
+                        fields=["target_machine_id", "target_slug", "due_at", "id"],
+                        name="delivery_target",
+                    ),
+                    models.Index(
+                        condition=models.Q(("send_id__isnull", False)),
+                        fields=["source_id", "send_id"],
+                        name="delivery_send",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("source_id", "source_seq", "source_n"), name="delivery_written_once"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LogEntry',
+            name="LogEntry",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('org_id', models.BigIntegerField()),
-                ('machine_id', models.BigIntegerField()),
-                ('version_id', models.BigIntegerField()),
-                ('instance_id', models.BigIntegerField(null=True)),
-                ('instance_slug', models.CharField(default='', max_length=160)),
-                ('level', models.CharField(max_length=8)),
-                ('message', models.TextField()),
-                ('created_at', models.BigIntegerField()),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("org_id", models.BigIntegerField()),
+                ("machine_id", models.BigIntegerField()),
+                ("version_id", models.BigIntegerField()),
+                ("instance_id", models.BigIntegerField(null=True)),
+                ("instance_slug", models.CharField(default="", max_length=160)),
+                ("level", models.CharField(max_length=8)),
+                ("message", models.TextField()),
+                ("created_at", models.BigIntegerField()),
             ],
             options={
-                'db_table': 'log_entry',
-                'indexes': [models.Index(fields=['org_id', 'created_at'], name='log_entry_of_org')],
+                "db_table": "log_entry",
+                "indexes": [models.Index(fields=["org_id", "created_at"], name="log_entry_of_org")],
             },
         ),
         migrations.CreateModel(
-            name='Transition',
+            name="Transition",
             fields=[
-                ('pk', models.CompositePrimaryKey('instance_id', 'seq', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('instance_id', models.BigIntegerField()),
-                ('seq', models.BigIntegerField()),
-                ('commit_id', models.BigIntegerField()),
-                ('kind', models.PositiveSmallIntegerField(choices=[(0, 'init'), (1, 'client'), (2, 'timer'), (3, 'message'), (4, 'service'), (5, 'lost service'), (6, 'upgrade'), (7, 'http api')])),
-                ('event', models.TextField()),
-                ('state', models.TextField()),
-                ('context', models.TextField()),
-                ('effects', models.TextField(default='')),
-                ('report', models.TextField(default='')),
-                ('auth_context', models.TextField(default='')),
-                ('duration_us', models.IntegerField()),
-                ('version_id', models.BigIntegerField()),
-                ('request_key', models.CharField(max_length=255, null=True)),
-                ('caused_by', models.BigIntegerField(null=True)),
-                ('ts', models.BigIntegerField()),
-                ('created_at', models.BigIntegerField()),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "instance_id",
+                        "seq",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("instance_id", models.BigIntegerField()),
+                ("seq", models.BigIntegerField()),
+                ("commit_id", models.BigIntegerField()),
+                (
+                    "kind",
+                    models.PositiveSmallIntegerField(
+                        choices=[
+                            (0, "init"),
+                            (1, "client"),
+                            (2, "timer"),
+                            (3, "message"),
+                            (4, "service"),
+                            (5, "lost service"),
+                            (6, "upgrade"),
+                            (7, "http api"),
+                        ]
+                    ),
+                ),
+                ("event", models.TextField()),
+                ("state", models.TextField()),
+                ("context", models.TextField()),
+                ("effects", models.TextField(default="")),
+                ("report", models.TextField(default="")),
+                ("auth_context", models.TextField(default="")),
+                ("duration_us", models.IntegerField()),
+                ("version_id", models.BigIntegerField()),
+                ("request_key", models.CharField(max_length=255, null=True)),
+                ("caused_by", models.BigIntegerField(null=True)),
+                ("ts", models.BigIntegerField()),
+                ("created_at", models.BigIntegerField()),
             ],
             options={
-                'db_table': 'transition',
-                'constraints': [models.UniqueConstraint(condition=models.Q(('request_key__isnull', False)), fields=('instance_id', 'request_key'), name='transition_request_key_once')],
+                "db_table": "transition",
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("request_key__isnull", False)),
+                        fields=("instance_id", "request_key"),
+                        name="transition_request_key_once",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Instance',
+            name="Instance",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(max_length=160)),
-                ('status', models.PositiveSmallIntegerField(choices=[(0, 'running'), (1, 'paused'), (2, 'deleted')], default=0)),
-                ('seq', models.BigIntegerField()),
-                ('ts', models.BigIntegerField()),
-                ('state', models.TextField()),
-                ('extra', models.TextField(default='')),
-                ('context', models.TextField()),
-                ('children', models.TextField(default='[]')),
-                ('owner', models.TextField(null=True)),
-                ('settle_deadline', models.BigIntegerField(null=True)),
-                ('created_at', models.BigIntegerField()),
-                ('desired_version', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='machines.machineversion')),
-                ('machine', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='instances', to='machines.machine')),
-                ('org', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, to='authz.org')),
-                ('version', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='machines.machineversion')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.CharField(max_length=160)),
+                (
+                    "status",
+                    models.PositiveSmallIntegerField(
+                        choices=[(0, "running"), (1, "paused"), (2, "deleted")], default=0
+                    ),
+                ),
+                ("seq", models.BigIntegerField()),
+                ("ts", models.BigIntegerField()),
+                ("state", models.TextField()),
+                ("extra", models.TextField(default="")),
+                ("context", models.TextField()),
+                ("children", models.TextField(default="[]")),
+                ("owner", models.TextField(null=True)),
+                ("settle_deadline", models.BigIntegerField(null=True)),
+                ("created_at", models.BigIntegerField()),
+                (
+                    "desired_version",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="machines.machineversion",
+                    ),
+                ),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="instances",
+                        to="machines.machine",
+                    ),
+                ),
+                (
+                    "org",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        to="authz.org",
+                    ),
+                ),
+                (
+                    "version",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="machines.machineversion",
+                    ),
+                ),
             ],
             options={
-                'db_table': 'instance',
-                'indexes': [models.Index(condition=models.Q(('settle_deadline__isnull', False)), fields=['owner'], name='instance_unsettled')],
-                'constraints': [models.UniqueConstraint(fields=('machine', 'slug'), name='instance_slug_unique')],
+                "db_table": "instance",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("settle_deadline__isnull", False)),
+                        fields=["owner"],
+                        name="instance_unsettled",
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("machine", "slug"), name="instance_slug_unique")
+                ],
             },
         ),
     ]

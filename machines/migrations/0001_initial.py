@@ -2,77 +2,165 @@
 
 import django.core.validators
 import django.db.models.deletion
-import statebacked_site.identifiers
 from django.conf import settings
 from django.db import migrations, models
 
+import statebacked_site.identifiers
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('authz', '0001_initial'),
+        ("authz", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='MachineVersion',
+            name="MachineVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=statebacked_site.identifiers.new_version_id, max_length=32, unique=True)),
-                ('client_info', models.CharField(blank=True, max_length=1000)),
-                ('xstate_major', models.PositiveSmallIntegerField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=statebacked_site.identifiers.new_version_id,
+                        max_length=32,
+                        unique=True,
+                    ),
+                ),
+                ("client_info", models.CharField(blank=True, max_length=1000)),
+                ("xstate_major", models.PositiveSmallIntegerField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Machine',
+            name="Machine",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(max_length=128, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9_-]{1,128}\\Z')])),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('org', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='machines', to='authz.org')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "slug",
+                    models.CharField(
+                        max_length=128,
+                        validators=[
+                            django.core.validators.RegexValidator("^[A-Za-z0-9_-]{1,128}\\Z")
+                        ],
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "org",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="machines",
+                        to="authz.org",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='CodeUpload',
+            name="CodeUpload",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=statebacked_site.identifiers.new_version_id, max_length=32, unique=True)),
-                ('sha256_of_secret', models.CharField(max_length=64)),
-                ('source_gzip', models.BinaryField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('expires_at', models.DateTimeField()),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
-                ('machine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uploads', to='machines.machine')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=statebacked_site.identifiers.new_version_id,
+                        max_length=32,
+                        unique=True,
+                    ),
+                ),
+                ("sha256_of_secret", models.CharField(max_length=64)),
+                ("source_gzip", models.BinaryField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "machine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="uploads",
+                        to="machines.machine",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='VersionCode',
+            name="VersionCode",
             fields=[
-                ('version', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='code', serialize=False, to='machines.machineversion')),
-                ('source_gzip', models.BinaryField()),
-                ('source_sha256', models.CharField(max_length=64)),
-                ('source_bytes', models.PositiveIntegerField()),
-                ('commonjs_gzip', models.BinaryField()),
-                ('externals', models.JSONField()),
+                (
+                    "version",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="code",
+                        serialize=False,
+                        to="machines.machineversion",
+                    ),
+                ),
+                ("source_gzip", models.BinaryField()),
+                ("source_sha256", models.CharField(max_length=64)),
+                ("source_bytes", models.PositiveIntegerField()),
+                ("commonjs_gzip", models.BinaryField()),
+                ("externals", models.JSONField()),
             ],
         ),
         migrations.AddField(
-            model_name='machineversion',
-            name='machine',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='machines.machine'),
+            model_name="machineversion",
+            name="machine",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="versions",
+                to="machines.machine",
+            ),
         ),
         migrations.AddField(
-            model_name='machine',
-            name='current_version',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='machines.machineversion'),
+            model_name="machine",
+            name="current_version",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="machines.machineversion",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='machine',
-            constraint=models.UniqueConstraint(fields=('org', 'slug'), name='machine_slug_unique_in_org'),
+            model_name="machine",
+            constraint=models.UniqueConstraint(
+                fields=("org", "slug"), name="machine_slug_unique_in_org"
+            ),
         ),
     ]
