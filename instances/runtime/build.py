@@ -162,6 +162,9 @@ def _bundle(project_root: Path, target: Path) -> None:
             "--conditions=module",
             "--target=es2023",
             "--external:node:async_hooks",
+            # Inlined, the module through which code is evaluated would have a file as its referrer,
+            # and the import map's scope for `data:` would not hold for that code.
+            "--external:data:*",
             '--define:process.env.NODE_ENV="production"',
             "--chunk-names=chunk-[hash]",
             "--log-level=warning",
