@@ -1,6 +1,7 @@
 """A real site in a process of its own, which tests may kill and start again."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from bench.usage import process_tree
 from statebacked_site import bundling
 from statebacked_site.site_client import SiteClient
 from tests.acceptance.http_client import Answer, HttpClient
+from tests.acceptance.polling import eventually
 from tests.conftest import manage_py, run_manage_py, site_environment
 
 STOP_SECONDS_MAX = 60
@@ -100,6 +102,13 @@ class Site:
     def runners(self) -> list[int]:
         """Process ids of the sandboxed processes."""
         return process_tree(self.process.pid)[1:]
+
+    def kill_runners(self) -> None:
+        """Everything that is loaded is gone, as after a crash of the sandboxed processes."""
+        runners = self.runners()
+        for pid in runners:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(map(is_running, runners)), what="the runners have ended")
 
     # --- Clients -------------------------------------------------------------------------
 

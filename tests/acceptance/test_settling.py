@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.conftest import SETTLE_LIMIT_S, Deploy
 from tests.acceptance.polling import eventually
 from tests.acceptance.recorder import Recorder
-from tests.acceptance.site import LOST_SERVICE, SERVICE, Site, assert_is_linear, types
+from tests.acceptance.site import CLIENT, INIT, LOST_SERVICE, SERVICE, Site, assert_is_linear, types
 from tests.acceptance.threads import later
 
 MARGIN_S = 2.0  # for a busy machine
@@ -127,6 +127,29 @@ def test_stopped_service_gives_its_error_event_before_the_next_event(
     assert types(history)[3] == "count"
     # The history shows the event as the machine got it.
     assert history[2].context["public"]["count"] == 0
+    assert recorder.calls()[f"/gate/{slug}"] == 1
+
+
+def test_service_that_dies_with_its_runner_gives_its_error_event(
+    site: Site, deploy: Deploy, recorder: Recorder, file: str
+):
+    machine = deploy(file)
+    slug = "dies"
+    site.create(machine, slug)
+
+    visit = {"type": "visit", "url": f"{recorder.url}/gate/{slug}"}
+    first = later(lambda: site.send(machine, slug, visit))
+    eventually(lambda: recorder.was_called(f"/gate/{slug}"), what="the service runs")
+    site.kill_runners()
+    recorder.open(slug)
+    second = site.send(machine, slug, "count")
+
+    assert first.result().status == 200  # its transition stands
+    assert second.json["state"] == "idle"
+    assert LOST_MESSAGE in second.json["publicContext"]["problem"]
+    kinds = [row.kind for row in site.history(machine, slug)]
+    assert kinds == [INIT, CLIENT, LOST_SERVICE, CLIENT]
+    # Services run at most once: nobody has tried again.
     assert recorder.calls()[f"/gate/{slug}"] == 1
 
 
