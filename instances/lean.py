@@ -6,7 +6,9 @@ scope. `respond` gives the same answers to an ordinary Django request, so that t
 in the URLconf too, for `reverse()`, the test client and the OpenAPI description.
 """
 
+import itertools
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -43,6 +45,9 @@ BODY_BYTES_MAX = 512_000
 
 JSON_TYPE = (b"content-type", b"application/json")
 ALLOW_ORIGIN = (b"access-control-allow-origin", b"*")
+# Ids of answered requests: unique among processes by the first part.
+_request_id = f"req_{secrets.token_hex(6)}".encode() + b"%d"
+_request_numbers = itertools.count(1)
 _lengths = [(b"content-length", b"%d" % size) for size in range(4096)]
 
 
@@ -156,9 +161,10 @@ async def answer(
             content = await _create(caller, machine, body, request_key)
     except DomainError as error:
         return _error_answer(error, caller, new_identifier("req"))
+    extra = [(b"x-request-id", _request_id % next(_request_numbers))]
     if type(content) is Replayed:
-        return 200, content, [(b"idempotent-replayed", b"true")]
-    return 200, content, []
+        extra.append((b"idempotent-replayed", b"true"))
+    return 200, content, extra
 
 
 async def _send(

@@ -107,7 +107,7 @@ def _identify(authorization: bytes | None, org: bytes | None, act: bytes | None)
 
 
 def _text(value: bytes | None) -> str | None:
-    return value.decode("utf-8", "replace") if value is not None else None
+    return value.decode("latin-1") if value is not None else None
 
 
 class Machines:

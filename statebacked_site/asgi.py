@@ -24,6 +24,8 @@ from instances.consumers import RealtimeConsumer
 from instances.engine import door
 from instances.engine.node import EngineNode
 from statebacked_site.engine_settings import engine_settings
+from statebacked_site.errors import TooLarge
+from statebacked_site.json_text import write_json
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -38,6 +40,10 @@ PREFLIGHT_HEADERS = [
     (b"access-control-max-age", b"86400"),
     (b"content-length", b"0"),
 ]
+# Larger bodies are refused before Django reads them: nothing below /api takes more than a code
+# bundle, 10 MB of it, in a multipart form.
+BODY_BYTES_MAX = 16 * 1024 * 1024
+
 CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"x-request-id, retry-after, idempotent-replayed"),
@@ -55,11 +61,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
             elif method == "OPTIONS":
                 await _answer_preflight(scope, send)
             else:
-                await django_application(scope, receive, _with_cors(send))  # type: ignore[arg-type]
+                await _serve_django(scope, receive, _with_cors(send))
         elif path == "/healthz":
             await _answer_health(send)
         else:
-            await django_application(scope, receive, send)  # type: ignore[arg-type]
+            await _serve_django(scope, receive, send)
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "websocket":
@@ -68,6 +74,39 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         else:
             await receive()
             await send({"type": "websocket.close"})
+
+
+async def _serve_django(scope: Scope, receive: Receive, send: Send) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > BODY_BYTES_MAX:
+            await _refuse_body(send)
+            return
+    await django_application(scope, _bounded(receive), send)  # type: ignore[arg-type]
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A body without a length, as the client sends it: past the bound the client counts as gone."""
+    size = 0
+
+    async def receive_bounded() -> Any:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        return message if size <= BODY_BYTES_MAX else {"type": "http.disconnect"}
+
+    return receive_bounded
+
+
+async def _refuse_body(send: Send) -> None:
+    error = TooLarge(f"A request has at most {BODY_BYTES_MAX:,} bytes")
+    body = write_json(error.body())
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _answer_preflight(scope: Scope, send: Send) -> None:

@@ -23,7 +23,9 @@ class LocalAccess:
 
 
 def grant(org_name: str | None, *, token_name: str, lifetime: timedelta) -> LocalAccess:
-    """An access token of an admin of the org with this id or name (None: the first org).
+    """An access token of an admin of the org with this id or name.
+
+    Without a name it is the first org's admin, and the token works in each org of that person.
 
     Raises CommandError if there is no such org.
     """
@@ -35,7 +37,7 @@ def grant(org_name: str | None, *, token_name: str, lifetime: timedelta) -> Loca
         api_url=f"{site_url()}/api",
         org=org,
         user=user,
-        access_token=access_tokens.issue(user, org, token_name, lifetime),
+        access_token=access_tokens.issue(user, org if org_name else None, token_name, lifetime),
     )
 
 

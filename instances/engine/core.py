@@ -113,6 +113,7 @@ class Engine:
         self.loading: dict[tuple[int, str], list[Operation]] = {}
         self.links: dict[RunnerProcess, RunnerLink] = {}
         self.logs: list[LogRow] = []
+        self._logged_ms = 0  # of the latest line that was given to the store
         self.draining = False
         self._rids = itertools.count(1)
         self._aids = itertools.count(1)
@@ -557,7 +558,7 @@ class Engine:
         activation = link.activations.get(aid)
         if len(self.logs) >= LOG_ROWS_WAITING or (activation is None and aid):
             return
-        message = " ".join(str(part) for part in json.loads(arguments))
+        message = _storable(" ".join(str(part) for part in json.loads(arguments)))
         self.logs.append(
             LogRow(
                 link.process.version_id,
@@ -950,9 +951,17 @@ class Engine:
             self._close(activation)
 
     def flush_logs(self) -> None:
-        if self.logs:
-            rows, self.logs = self.logs, []
-            self.store.log(rows)
+        """Keep the lines that came. Each flush is later than the one before, whatever the clock
+        says: who reads on from the last line that they saw must not miss one."""
+        if not self.logs:
+            return
+        earliest_ms = self._logged_ms + 1
+        rows = [
+            row._replace(created_at_ms=max(row.created_at_ms, earliest_ms)) for row in self.logs
+        ]
+        self.logs = []
+        self._logged_ms = max(row.created_at_ms for row in rows)
+        self.store.log(rows)
 
 
 def _culprit(in_flight: list[Operation], reason: str) -> Operation | None:
@@ -1025,6 +1034,11 @@ def _unavailable(error: Exception | None) -> EngineError:
 def _state_value(state: str) -> str:
     """The value inside `{"state":<value>,"tags":[…],"done":<bool>}`."""
     return json.dumps(json.loads(state)["state"], separators=(",", ":"))
+
+
+def _storable(text: str) -> str:
+    """Without what a database refuses: half surrogate pairs and NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _error_fields(text: str) -> tuple[str, str, str]:

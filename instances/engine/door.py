@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from instances.engine.errors import OutcomeUnknown, Unavailable
 from instances.engine.node import EngineNode
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
@@ -23,7 +24,7 @@ CALL_LIMIT_S = 100.0
 _node: EngineNode | None = None
 
 
-class EngineNotRunning(RuntimeError):
+class EngineNotRunning(Unavailable):
     """This process serves no events: the engine is in another one, or not started."""
 
 
@@ -35,7 +36,7 @@ def install(node: EngineNode | None) -> None:
 
 def node() -> EngineNode:
     if _node is None:
-        raise EngineNotRunning("the engine does not run in this process")
+        raise EngineNotRunning("The engine does not run in this process")
     return _node
 
 
@@ -46,7 +47,15 @@ def is_ready() -> bool:
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the engine's loop and wait for it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, node().loop).result(CALL_LIMIT_S)
+    try:
+        loop = node().loop
+    except EngineNotRunning:
+        coroutine.close()
+        raise
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(CALL_LIMIT_S)
+    except TimeoutError as exc:
+        raise OutcomeUnknown("The engine did not answer in time") from exc
 
 
 def check_bundle(source: bytes) -> BundleInfo:

@@ -29,6 +29,7 @@ from instances.engine.operations import (
     Operation,
     Outcome,
 )
+from instances.engine.plan import HISTORY_COLUMNS, Plan
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 
 log = logging.getLogger("statebacked.store")
@@ -41,17 +42,13 @@ CLAIMS_MAX = 20  # starts of an engine that a delivery may be part of before it 
 # A claim ends with the process that holds it: they are cleared at the start.
 CLAIM_MS = 86_400_000
 
-# Answers by which a delivery is done: refused and thrown ones are failed attempts instead.
-CONSUMING = (Code.CHANGED, Code.UNCHANGED, Code.CHANGED_WITH_EFFECTS)
-
 UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?, owner=?,
  settle_deadline=? WHERE id=? AND seq=? AND status=0"""
 INSERT = """INSERT INTO instance (id, org_id, machine_id, slug, version_id, status, seq, ts, state,
  extra, context, children, owner, settle_deadline, created_at)
  SELECT ?, org_id, id, ?, ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ? FROM machines_machine WHERE id=?
  ON CONFLICT (machine_id, slug) DO NOTHING"""
-HISTORY = """INSERT INTO transition (instance_id, seq, commit_id, kind, event, state, context,
- effects, report, auth_context, duration_us, version_id, request_key, caused_by, ts, created_at)
+HISTORY = f"""INSERT INTO transition ({HISTORY_COLUMNS})
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 CONSUME = "DELETE FROM delivery WHERE id=?"
 CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
@@ -86,14 +83,12 @@ class SqliteStore:
         post: Callable[..., Any],
         on_commit: OnCommit,
         synchronous: str = "FULL",
-        local_timer_ms: int = 1_000,
     ) -> None:
         self.path = path
         self.node = node
         self.post = post
         self.on_commit = on_commit
         self.synchronous = synchronous
-        self.local_timer_ms = local_timer_ms
         self.batches = 0
         self.steps = 0
         self._queue: queue.SimpleQueue[list[Operation] | Task | None] = queue.SimpleQueue()
@@ -147,9 +142,16 @@ class SqliteStore:
             return
         done(InstanceRow._make(row) if row is not None else None)
 
-    def has_request_key(self, instance_id: int, request_key: str) -> bool:
+    def find_request_key(
+        self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
+    ) -> None:
         sql = "SELECT 1 FROM transition WHERE instance_id=? AND request_key=?"
-        return self.reader.execute(sql, (instance_id, request_key)).fetchone() is not None
+        try:
+            row = self.reader.execute(sql, (instance_id, request_key)).fetchone()
+        except sqlite3.Error as error:
+            done(error)
+            return
+        done(row is not None)
 
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         sql = "SELECT 1 FROM delivery WHERE due_at<=? AND claim_until<=? LIMIT 1"
@@ -212,7 +214,8 @@ class SqliteStore:
         self._task(work, done, failed=[])
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
-        sql = "UPDATE delivery SET claim_until=0, due_at=? WHERE id=?"
+        # Not the delivery's fault: the claim does not count towards CLAIMS_MAX.
+        sql = "UPDATE delivery SET claim_until=0, claims=claims-1, due_at=? WHERE id=?"
         self._task(lambda: self.db.execute(sql, (due_at_ms, delivery_id)).rowcount)
 
     def fail(self, delivery: Delivery, error: str) -> None:
@@ -300,7 +303,7 @@ class SqliteStore:
                 after()
 
     def _commit(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
-        plan = _Plan(self)
+        plan = Plan(self, self.node, CLAIM_MS)
         for operation in batch:
             plan.add(operation)
         if plan.history or plan.consumed:
@@ -308,7 +311,7 @@ class SqliteStore:
             self.steps += len(plan.history)
             try:
                 self.db.execute("BEGIN IMMEDIATE")
-                if not plan.write():
+                if not self._write(plan):
                     self.db.execute("ROLLBACK")
                     return self._commit_one_by_one(batch)
                 self.db.execute("COMMIT")
@@ -316,6 +319,49 @@ class SqliteStore:
                 self._roll_back()
                 return self._commit_one_by_one(batch)
         return plan.outcomes
+
+    def _write(self, plan: Plan) -> bool:
+        """Write all rows into the open transaction; False if one did not find what it needs."""
+        if not plan.in_any_order:
+            return False
+        db = self.db
+        node = self.node
+        if plan.inserts:
+            if db.executemany(INSERT, plan.inserts).rowcount != len(plan.inserts):
+                return False
+        if plan.updates:
+            values = [
+                (
+                    last.seq,
+                    last.ts,
+                    last.state,
+                    last.extra,
+                    last.context,
+                    last.children,
+                    None if last.children == SETTLED else node,
+                    last.deadline_ms,
+                    activation.row_id,
+                    base,
+                )
+                for activation, (last, base) in plan.updates.items()
+            ]
+            if db.executemany(UPDATE, values).rowcount != len(values):
+                return False
+        if plan.consumed:
+            ids = [(delivery_id,) for _, delivery_id in plan.consumed]
+            if db.executemany(CONSUME, ids).rowcount != len(ids):
+                return False
+        for operation, send_id in plan.cancels:
+            row = db.execute(CANCEL, (operation.activation.row_id, send_id)).fetchone()
+            if row is not None:
+                if operation.cancelled_ids is None:
+                    operation.cancelled_ids = []
+                operation.cancelled_ids.append(row[0])
+        if plan.timers:
+            db.executemany(TIMER, plan.timers.values())
+        if plan.history:
+            db.executemany(HISTORY, plan.history)
+        return True
 
     def _commit_one_by_one(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
         outcomes = []
@@ -334,11 +380,11 @@ class SqliteStore:
         return outcomes
 
     def _commit_alone(self, operation: Operation) -> Outcome:
-        plan = _Plan(self)
+        plan = Plan(self, self.node, CLAIM_MS)
         plan.add(operation)
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            if plan.write():
+            if self._write(plan):
                 self.db.execute("COMMIT")
                 return Outcome.COMMITTED
             self.db.execute("ROLLBACK")
@@ -433,164 +479,3 @@ class SqliteStore:
     def take_delivery_id(self) -> int:
         self._next_delivery_id += 1
         return self._next_delivery_id - 1
-
-
-class _Plan:
-    """The rows of one transaction."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self.store = store
-        self.outcomes: list[tuple[Operation, Outcome]] = []
-        self.inserts: list[tuple[Any, ...]] = []
-        # By activation: the values of its last step, and the seq that the row must have now.
-        self.updates: dict[Activation, tuple[Operation, int]] = {}
-        self.history: list[tuple[Any, ...]] = []
-        self.consumed: list[tuple[int]] = []
-        self.cancels: list[tuple[Operation, str]] = []
-        self.cancelling: set[Activation] = set()
-        self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
-        self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
-        self.in_any_order = True  # whether the kinds of rows may be written one after the other
-
-    def add(self, operation: Operation) -> None:
-        activation = operation.activation
-        if activation.dead:
-            self.outcomes.append((operation, Outcome.CONFLICT))
-            return
-        self.outcomes.append((operation, Outcome.COMMITTED))
-        code = operation.code
-        delivery = operation.delivery
-        if delivery is not None and code in CONSUMING:
-            self.consumed.append((delivery.id,))
-            # Rows are consumed before any is cancelled. A step before this one may be about to
-            # cancel the very delivery: only their order tells.
-            if activation in self.cancelling:
-                self.in_any_order = False
-        if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
-            return
-        if operation.kind is Kind.INIT:
-            self._add_insert(operation)
-        else:
-            known = self.updates.get(activation)
-            base = operation.seq - 1 if known is None else known[1]
-            self.updates[activation] = (operation, base)
-        self.history.append(
-            (
-                activation.row_id,
-                operation.seq,
-                operation.commit_id,
-                operation.kind.value,
-                operation.event,
-                operation.state,
-                operation.context,
-                operation.effects,
-                operation.report,
-                operation.auth,
-                operation.duration_us,
-                activation.version_id,
-                operation.request_key,
-                delivery.id if delivery is not None else None,
-                operation.ts,
-                operation.created_at_ms,
-            )
-        )
-        if operation.cancels or operation.timers:
-            self._add_effects(operation)
-
-    def _add_insert(self, operation: Operation) -> None:
-        activation = operation.activation
-        if activation.row_id is None:
-            activation.row_id = self.store.take_instance_id()
-        machine_id, slug = operation.key
-        settled = operation.children == SETTLED
-        self.inserts.append(
-            (
-                activation.row_id,
-                slug,
-                activation.version_id,
-                operation.ts,
-                operation.state,
-                operation.extra,
-                operation.context,
-                operation.children,
-                None if settled else self.store.node,
-                operation.deadline_ms,
-                operation.created_at_ms,
-                machine_id,
-            )
-        )
-
-    def _add_effects(self, operation: Operation) -> None:
-        row_id = operation.activation.row_id
-        assert row_id is not None
-        machine_id, slug = operation.key
-        soon_ms = operation.created_at_ms + self.store.local_timer_ms
-        operation.cancelled_ids = None
-        for send_id in operation.cancels or ():
-            # A timer that an earlier step of this transaction sets is not in the table yet.
-            waiting = self.pending.get((row_id, send_id))
-            if waiting:
-                del self.timers[waiting.pop()]
-            else:
-                self.cancels.append((operation, send_id))
-                self.cancelling.add(operation.activation)
-        for timer in operation.timers or ():
-            timer.delivery_id = id_ = self.store.take_delivery_id()
-            self.pending.setdefault((row_id, timer.send_id), []).append(id_)
-            claimed = timer.due_at_ms < soon_ms  # the engine runs it without asking again
-            self.timers[id_] = (
-                id_,
-                slug,
-                row_id,
-                operation.seq,
-                timer.n,
-                timer.send_id,
-                timer.event,
-                timer.due_at_ms,
-                operation.created_at_ms + CLAIM_MS if claimed else 0,
-                1 if claimed else 0,
-                operation.created_at_ms,
-                machine_id,
-            )
-
-    def write(self) -> bool:
-        """Write all rows into the open transaction; False if one did not find what it needs."""
-        if not self.in_any_order:
-            return False
-        db = self.store.db
-        node = self.store.node
-        if self.inserts:
-            if db.executemany(INSERT, self.inserts).rowcount != len(self.inserts):
-                return False
-        if self.updates:
-            values = [
-                (
-                    last.seq,
-                    last.ts,
-                    last.state,
-                    last.extra,
-                    last.context,
-                    last.children,
-                    None if last.children == SETTLED else node,
-                    last.deadline_ms,
-                    activation.row_id,
-                    base,
-                )
-                for activation, (last, base) in self.updates.items()
-            ]
-            if db.executemany(UPDATE, values).rowcount != len(values):
-                return False
-        if self.consumed:
-            if db.executemany(CONSUME, self.consumed).rowcount != len(self.consumed):
-                return False
-        for operation, send_id in self.cancels:
-            row = db.execute(CANCEL, (operation.activation.row_id, send_id)).fetchone()
-            if row is not None:
-                if operation.cancelled_ids is None:
-                    operation.cancelled_ids = []
-                operation.cancelled_ids.append(row[0])
-        if self.timers:
-            db.executemany(TIMER, self.timers.values())
-        if self.history:
-            db.executemany(HISTORY, self.history)
-        return True

@@ -1,0 +1,157 @@
+"""The rows that a batch of steps becomes, for either database.
+
+A batch is one transaction: one row of `instance` per activation, one of `transition` per step, and
+the deliveries that they create, consume and cancel. What a step does to the work of an earlier step
+of the same batch is settled here, so that a database may write the kinds of rows in any order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from instances.engine.operations import SETTLED, Activation, Code, Kind, Operation, Outcome
+
+LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the database again
+
+# Answers by which a delivery is done: refused and thrown ones are failed attempts instead.
+CONSUMING = (Code.CHANGED, Code.UNCHANGED, Code.CHANGED_WITH_EFFECTS)
+
+INSTANCE_COLUMNS = """id, slug, version_id, ts, state, extra, context, children, owner,
+ settle_deadline, created_at, machine_id"""
+HISTORY_COLUMNS = """instance_id, seq, commit_id, kind, event, state, context, effects, report,
+ auth_context, duration_us, version_id, request_key, caused_by, ts, created_at"""
+DELIVERY_COLUMNS = """id, target_slug, source_id, source_seq, source_n, send_id, event, due_at,
+ claim_until, claims, created_at, target_machine_id"""
+
+
+class Ids(Protocol):
+    """Ids that no other process gives."""
+
+    def take_instance_id(self) -> int: ...
+    def take_delivery_id(self) -> int: ...
+
+
+class Plan:
+    """The rows of one transaction, as tuples in the order of the columns named above."""
+
+    def __init__(self, ids: Ids, node: str, claim_ms: int, *, must_confirm: bool = False) -> None:
+        self.ids = ids
+        self.node = node
+        self.claim_ms = claim_ms
+        self.must_confirm = must_confirm
+        self.outcomes: list[tuple[Operation, Outcome]] = []
+        self.inserts: list[tuple[Any, ...]] = []
+        # By activation: the values of its last step, and the seq that the row must have now.
+        self.updates: dict[Activation, tuple[Operation, int]] = {}
+        self.history: list[tuple[Any, ...]] = []
+        self.consumed: list[tuple[Activation, int]] = []  # delivery ids
+        # What committed nothing was computed on a state that must still be the latest: its seq.
+        self.confirms: dict[Activation, int] = {}
+        self.cancels: list[tuple[Operation, str]] = []
+        self.cancelling: set[Activation] = set()
+        self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
+        self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
+        self.in_any_order = True  # whether the kinds of rows may be written one after the other
+
+    def add(self, operation: Operation) -> None:
+        activation = operation.activation
+        if activation.dead:
+            self.outcomes.append((operation, Outcome.CONFLICT))
+            return
+        self.outcomes.append((operation, Outcome.COMMITTED))
+        code = operation.code
+        delivery = operation.delivery
+        if delivery is not None and code in CONSUMING:
+            self.consumed.append((activation, delivery.id))
+            # Rows are consumed before any is cancelled. A step before this one may be about to
+            # cancel the very delivery: only their order tells.
+            if activation in self.cancelling:
+                self.in_any_order = False
+        if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
+            if self.must_confirm and activation.row_id is not None:
+                self.confirms[activation] = operation.seq
+            return
+        if operation.kind is Kind.INIT:
+            self._add_insert(operation)
+        else:
+            known = self.updates.get(activation)
+            base = operation.seq - 1 if known is None else known[1]
+            self.updates[activation] = (operation, base)
+        self.history.append(
+            (
+                activation.row_id,
+                operation.seq,
+                operation.commit_id,
+                operation.kind.value,
+                operation.event,
+                operation.state,
+                operation.context,
+                operation.effects,
+                operation.report,
+                operation.auth,
+                operation.duration_us,
+                activation.version_id,
+                operation.request_key,
+                delivery.id if delivery is not None else None,
+                operation.ts,
+                operation.created_at_ms,
+            )
+        )
+        if operation.cancels or operation.timers:
+            self._add_effects(operation)
+
+    def _add_insert(self, operation: Operation) -> None:
+        activation = operation.activation
+        if activation.row_id is None:
+            activation.row_id = self.ids.take_instance_id()
+        machine_id, slug = operation.key
+        settled = operation.children == SETTLED
+        self.inserts.append(
+            (
+                activation.row_id,
+                slug,
+                activation.version_id,
+                operation.ts,
+                operation.state,
+                operation.extra,
+                operation.context,
+                operation.children,
+                None if settled else self.node,
+                operation.deadline_ms,
+                operation.created_at_ms,
+                machine_id,
+            )
+        )
+
+    def _add_effects(self, operation: Operation) -> None:
+        row_id = operation.activation.row_id
+        assert row_id is not None
+        machine_id, slug = operation.key
+        soon_ms = operation.created_at_ms + LOCAL_TIMER_MS
+        operation.cancelled_ids = None
+        for send_id in operation.cancels or ():
+            # A timer that an earlier step of this transaction sets is not in the table yet.
+            waiting = self.pending.get((row_id, send_id))
+            if waiting:
+                del self.timers[waiting.pop()]
+            else:
+                self.cancels.append((operation, send_id))
+                self.cancelling.add(operation.activation)
+        for timer in operation.timers or ():
+            timer.delivery_id = id_ = self.ids.take_delivery_id()
+            self.pending.setdefault((row_id, timer.send_id), []).append(id_)
+            claimed = timer.due_at_ms < soon_ms  # the engine runs it without asking again
+            self.timers[id_] = (
+                id_,
+                slug,
+                row_id,
+                operation.seq,
+                timer.n,
+                timer.send_id,
+                timer.event,
+                timer.due_at_ms,
+                operation.created_at_ms + self.claim_ms if claimed else 0,
+                1 if claimed else 0,
+                operation.created_at_ms,
+                machine_id,
+            )

@@ -1,0 +1,271 @@
+"""One connection to Postgres on the event loop: prepared statements through libpq, no thread.
+
+Parameters are binary; text comes back as bytes. A session connects when it is first used and again
+after it was cut. The outcome of a statement is one of three things, and callers must tell them
+apart: it ran, it certainly did not (`Refused`, `NotConnected`), or nobody knows (`ConnectionCut`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import pq
+
+log = logging.getLogger("statebacked.store")
+
+CONNECT_TIMEOUT_S = 3
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 2_000
+ANSWER_TIMEOUT_S = 7.0  # beyond the server's own limit: the network or the server stands still
+RECONNECT_AFTER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+# A fail-over may have lost what the old server acknowledged last: it changes one of these. The
+# timeline is asked of a server that writes; one that does not write is of no use here.
+IDENTITY = b"""SELECT (SELECT system_identifier FROM pg_control_system()) || '/' ||
+ left(pg_walfile_name(pg_current_wal_lsn()), 8)"""
+
+TEXT_OID = 25
+BIGINT_OID = 20
+
+Row = tuple[bytes | None, ...]
+Parameter = bytes | None
+
+
+class DatabaseError(Exception):
+    """A statement did not give a result."""
+
+
+class NotConnected(DatabaseError):
+    """There is no connection: the statement was not sent."""
+
+
+class Refused(DatabaseError):
+    """The database answered with an error: the statement had no effect."""
+
+
+class ConnectionCut(DatabaseError):
+    """The connection ended before the answer: the statement may have had its effect."""
+
+
+@dataclass
+class Identity:
+    """Which database this process works with; shared by its sessions."""
+
+    value: bytes | None = None
+    on_change: Callable[[], None] = lambda: None
+
+    def check(self, value: bytes) -> None:
+        if self.value is None:
+            self.value = value
+        elif self.value != value:
+            self.on_change()
+            raise NotConnected("the database is another one than before")
+
+
+class Session:
+    """A connection with the statements that it prepares; one statement at a time."""
+
+    def __init__(
+        self, name: str, conninfo: str, statements: Mapping[str, str], identity: Identity
+    ) -> None:
+        self.name = name
+        self.conninfo = conninfo
+        self.statements = statements
+        self.identity = identity
+        self._pg: pq.abc.PGconn | None = None
+        self._answer: asyncio.Future[list[Row]] | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._closed = False
+
+    async def run(self, statement: str, *parameters: Parameter) -> list[Row]:
+        """The rows that a prepared statement returns. Raises DatabaseError."""
+        assert self._answer is None, "a session runs one statement at a time"
+        if self._pg is None:
+            await self._connect()
+        pg = self._pg
+        assert pg is not None
+        loop = asyncio.get_running_loop()
+        self._answer = answer = loop.create_future()
+        patience = loop.call_later(ANSWER_TIMEOUT_S, self._cut, "no answer in time")
+        try:
+            pg.send_query_prepared(statement.encode(), parameters, [1] * len(parameters))
+            self._flush()
+            return await answer
+        except pq.PQerror as error:
+            self._cut(str(error))
+            raise ConnectionCut(str(error)) from error
+        except asyncio.CancelledError:
+            self._cut("given up")
+            raise
+        finally:
+            self._answer = None
+            patience.cancel()
+
+    def close(self) -> None:
+        self._closed = True
+        self._cut("closed")
+
+    # ------------------------------------------------------------------ connecting
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._closed or loop.time() < self._retry_at:
+            raise NotConnected("the database can't be reached")
+        try:
+            # In a thread: looking up a host name and the handshake block.
+            pg, identity = await asyncio.to_thread(self._open)
+        except DatabaseError:
+            wait_s = RECONNECT_AFTER_S[min(self._failures, len(RECONNECT_AFTER_S) - 1)]
+            self._failures += 1
+            self._retry_at = loop.time() + wait_s
+            raise
+        try:
+            if self._closed:
+                raise NotConnected("closed")
+            self.identity.check(identity)
+        except NotConnected:
+            pg.finish()
+            raise
+        self._failures = 0
+        self._pg = pg
+        loop.add_reader(pg.socket, self._readable)
+
+    def _open(self) -> tuple[pq.abc.PGconn, bytes]:
+        pg: pq.abc.PGconn = pq.PGconn.connect(self.conninfo.encode())
+        try:
+            if pg.status != pq.ConnStatus.OK:
+                raise NotConnected(_message(pg.get_error_message()))
+            result = pg.exec_(IDENTITY)
+            if result.status != pq.ExecStatus.TUPLES_OK:
+                raise NotConnected(_message(result.get_error_message()))
+            identity = result.get_value(0, 0) or b""
+            for name, text in self.statements.items():
+                result = pg.prepare(name.encode(), text.encode())
+                if result.status != pq.ExecStatus.COMMAND_OK:
+                    raise NotConnected(f"{name}: {_message(result.get_error_message())}")
+            pg.nonblocking = 1
+        except BaseException:
+            pg.finish()
+            raise
+        return pg, identity
+
+    # ------------------------------------------------------------------ the wire
+
+    def _flush(self) -> None:
+        pg = self._pg
+        if pg is None:
+            return
+        loop = asyncio.get_running_loop()
+        if pg.flush() == 1:
+            loop.add_writer(pg.socket, self._writable)
+
+    def _writable(self) -> None:
+        pg = self._pg
+        if pg is None:
+            return
+        try:
+            if pg.flush() == 0:
+                asyncio.get_running_loop().remove_writer(pg.socket)
+        except pq.PQerror as error:
+            self._cut(str(error))
+
+    def _readable(self) -> None:
+        pg = self._pg
+        if pg is None:
+            return
+        try:
+            pg.consume_input()
+            if pg.is_busy():
+                return
+            result = pg.get_result()
+            while not pg.is_busy() and pg.get_result() is not None:
+                pass  # libpq wants to be read until there is nothing more
+        except pq.PQerror as error:
+            self._cut(str(error))
+            return
+        if pg.status != pq.ConnStatus.OK or (result is not None and _ends_connection(result)):
+            self._cut(_message(pg.get_error_message()))
+        elif result is not None and self._answer is not None and not self._answer.done():
+            self._give(self._answer, result)
+
+    def _give(self, answer: asyncio.Future[list[Row]], result: pq.abc.PGresult) -> None:
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            value, columns = result.get_value, range(result.nfields)
+            answer.set_result(
+                [tuple([value(row, column) for column in columns]) for row in range(result.ntuples)]
+            )
+        elif result.status == pq.ExecStatus.COMMAND_OK:
+            answer.set_result([])
+        else:
+            answer.set_exception(Refused(_message(result.get_error_message())))
+
+    def _cut(self, reason: str) -> None:
+        """End the connection; a statement that waits for its answer may have had its effect."""
+        pg, self._pg = self._pg, None
+        if pg is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(pg.socket)
+            loop.remove_writer(pg.socket)
+            pg.finish()
+        if self._answer is not None and not self._answer.done():
+            log.warning("connection %s to the database was cut: %s", self.name, reason)
+            self._answer.set_exception(ConnectionCut(reason))
+
+
+def conninfo_for_sessions(conninfo: str) -> str:
+    """`conninfo` with the limits that the engine's own connections have."""
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(
+        conninfo,
+        application_name="statebacked-engine",
+        client_encoding="UTF8",
+        connect_timeout=CONNECT_TIMEOUT_S,
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+        options=(
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+            " -c synchronous_commit=on -c default_transaction_isolation=read\\ committed"
+        ),
+    )
+
+
+def _ends_connection(result: pq.abc.PGresult) -> bool:
+    """Whether it is the server's last word. It may have come after a commit."""
+    severity = result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+    return severity in (b"FATAL", b"PANIC")
+
+
+def _message(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "the connection was cut"
+
+
+# ---------------------------------------------------------------------- parameters in binary form
+
+
+def bigint(value: int) -> bytes:
+    return struct.pack(">q", value)
+
+
+def bigints(values: Sequence[int]) -> bytes:
+    """An array of bigint: dimensions, no nulls, type, length, lower bound, then (size, value)."""
+    count = len(values)
+    fields = [8] * (2 * count)
+    fields[1::2] = values
+    return struct.pack(">iiiii" + "iq" * count, 1, 0, BIGINT_OID, count, 1, *fields)
+
+
+def texts(values: Sequence[str]) -> bytes:
+    """An array of text. Raises UnicodeEncodeError for what UTF-8 can't say."""
+    parts = [struct.pack(">iiiii", 1, 0, TEXT_OID, len(values), 1)]
+    for value in values:
+        encoded = value.encode()
+        parts.append(len(encoded).to_bytes(4, "big"))
+        parts.append(encoded)
+    return b"".join(parts)
