@@ -1,8 +1,8 @@
 """`python3 manage.py bench`: starts a site, measures it and prints one table.
 
-Server and load generator share the machine. CPU per event hardly depends on what else runs and is
-the figure to compare; events/s and latency mean something on a quiet machine only, so the table
-says how much CPU other programs took.
+Server and load generator share the machine. Events/s and latency mean something on a quiet machine
+only, so the table says how much CPU other programs took. CPU per event is the figure to compare: on
+a busy machine with shared cores and caches it gets worse too, but at most by half or so.
 """
 
 import argparse
