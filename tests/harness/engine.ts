@@ -43,9 +43,15 @@ export class Process {
     this.runner.install(globalThis);
   }
 
-  static async start(cjs: string, externals: string[] = []): Promise<Process> {
+  /** Up, but without a bundle. */
+  static async startEmpty(): Promise<Process> {
     const process = new Process();
     await process.runner.warmUp();
+    return process;
+  }
+
+  static async start(cjs: string, externals: string[] = []): Promise<Process> {
+    const process = await Process.startEmpty();
     const loaded = await process.load(cjs, externals);
     if (!loaded.ok) {
       throw new Error(`${loaded.error.name}: ${loaded.error.message}\n${loaded.error.stack}`);
@@ -169,6 +175,9 @@ export class Instance {
   steps: Answer[] = [];
   trace: string[] = [];
   auth: Any = { sub: "u1" };
+
+  /** Called when nothing is left to do; true if that has changed now. */
+  whenQuiet: () => Promise<boolean> = () => Promise.resolve(false);
 
   /** `E` lines not yet stepped. */
   #inbox: string[] = [];
@@ -305,6 +314,8 @@ export class Instance {
     for (;;) {
       if (this.#inbox.length > 0) {
         await this.commit(await this.process.ask("V", this.act, this.#inbox.shift()!));
+      } else if (await this.whenQuiet()) {
+        continue;
       } else if (this.children.length > 0 && !this.done) {
         await this.process.waitFor(() => this.#inbox.length > 0 || this.#wantsCommit, `from a service of ${this.act}`);
         await this.#acknowledge();

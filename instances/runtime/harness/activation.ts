@@ -42,7 +42,9 @@ interface InboxItem {
   service: Service | undefined;
   /** It is the last one of its service. */
   ends: boolean;
-  /** A service that vanished without a word: there is nothing to tell the machine. */
+  /** It came while effects ran: XState would have it in its queue, before anything that comes later. */
+  queued: boolean;
+  /** There is nothing to tell the machine, only that the service is gone. */
   silent: boolean;
 }
 
@@ -78,6 +80,7 @@ export class Activation implements Host {
   /** An authorizer or the machine runs right now; the answer is still to come. */
   #computes = false;
   #inTransition = false;
+  #runsEffects = false;
   #closed = false;
 
   constructor(id: string, name: string, bundle: Bundle, port: Port) {
@@ -234,7 +237,7 @@ export class Activation implements Host {
       this.#answer(fields, Code.threw, errorJson(error), "", "", "", "", "", "", started);
       this.#endIfNotCreated(fields);
     }
-    this.#unloadEndedServices();
+    this.#unloadIfNeeded();
   }
 
   /** Computes; true if there is something to store or to do. */
@@ -289,18 +292,18 @@ export class Activation implements Host {
     if (item === undefined) {
       throw new RangeError(`there is no inbox event ${n}`);
     }
-    const { service, event, ends, silent } = item;
+    const { service, event, ends, queued, silent } = item;
     let isDue = !silent;
     if (ends && service !== undefined) {
       if (this.services.get(service.id) === service) {
         this.services.remove(service.id);
       } else {
-        // It was stopped, or taken for lost, while this waited. Its result must not be taken for
-        // that of another service which has its id by now.
-        isDue = false;
+        // The service was stopped while this waited. XState alone would have stopped it before it
+        // could end, and there may be another one under its id by now which has not ended.
+        isDue &&= queued;
       }
     }
-    const handled = isDue && instance.transition(event);
+    const handled = isDue ? instance.transition(event) : instance.skip();
     this.#inbox.delete(n); // only now: after a throw it can be tried again
     return handled;
   }
@@ -310,6 +313,9 @@ export class Activation implements Host {
     if (service !== undefined) {
       this.services.remove(id); // first: what it says while it is stopped is no longer heard
       instance.abandon(service);
+      for (const item of this.#inbox.values()) {
+        item.silent ||= item.ends && item.service === service;
+      }
     }
     return instance.transition(this.#bundle.adapter.lost(id, SERVICE_LOST));
   }
@@ -366,12 +372,12 @@ export class Activation implements Host {
     this.#instance = undefined;
   }
 
-  /** Once it has settled: a loaded copy only knows that its services ended, and so must this one (A1). */
-  #unloadEndedServices(): void {
+  /** A loaded copy only knows that its services ended, and so must this one once it has settled (A1). */
+  #unloadIfNeeded(): void {
     const instance = this.#instance;
     if (
       instance !== undefined && this.services.size === 0 && this.#inbox.size === 0 &&
-      !this.#awaitsCommit && instance.holdsEndedServices
+      !this.#awaitsCommit && instance.mustReload
     ) {
       instance.dispose();
       this.#instance = undefined;
@@ -403,7 +409,9 @@ export class Activation implements Host {
     this.#askedForCommit = false;
     this.#gate.release();
     if (this.#awaitsCommit) {
+      this.#runsEffects = true;
       turns.run(new Turn(this), runEffects, this);
+      this.#runsEffects = false;
       this.#awaitsCommit = false;
     }
     let live = 0;
@@ -413,7 +421,7 @@ export class Activation implements Host {
       }
     }
     this.#port.line(`K\t${this.id}\t${live}\n`);
-    this.#unloadEndedServices();
+    this.#unloadIfNeeded();
     this.#goOn();
   }
 
@@ -427,7 +435,7 @@ export class Activation implements Host {
     for (const service of this.services.values()) {
       if (!service.ending && !service.lost && !instance.runs(service)) {
         service.ending = true;
-        this.#announce({ event: undefined, service, ends: true, silent: true }, '{"type":"statebacked.service-ended"}');
+        this.#announce({ event: undefined, service, ends: true, queued: true, silent: true }, '{"type":"statebacked.service-ended"}');
       }
     }
   }
@@ -473,7 +481,8 @@ export class Activation implements Host {
     if (service !== undefined && ends) {
       service.ending = true;
     }
-    this.#announce({ event, service, ends, silent: false }, eventJson(data));
+    const queued = this.#runsEffects;
+    this.#announce({ event, service, ends, queued, silent: false }, eventJson(data));
   }
 
   #announce(item: InboxItem, event: string): void {

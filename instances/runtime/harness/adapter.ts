@@ -63,6 +63,8 @@ export interface Instance {
   begin(given: Record<string, unknown>): void;
   /** Computes a macrostep; false if the machine does nothing about the event. */
   transition(event: unknown): boolean;
+  /** A step in which the machine has no part: it does nothing, hence false. */
+  skip(): false;
   /** Stops a service that is taken for lost, if it still runs. */
   abandon(service: Service): void;
   /** What else must be stored, as JSON text; empty for most machines. */
@@ -72,8 +74,8 @@ export interface Instance {
   /** After a throw, while services live: as it was before the computation. */
   rollback(contextJson: string): void;
   run(): void;
-  /** Whether a copy loaded from the stored snapshot would differ once no service is left. */
-  readonly holdsEndedServices: boolean;
+  /** Whether a copy loaded from what is stored would be another one, now that no service is left. */
+  readonly mustReload: boolean;
   runs(service: Service): boolean;
   /** Stops everything that runs. */
   dispose(): void;

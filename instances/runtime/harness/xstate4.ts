@@ -73,6 +73,7 @@ export class XState4 implements Adapter {
   /** Actions are handed over one by one. */
   readonly predictable: boolean;
   readonly hasHistory: boolean;
+  readonly hasRegions: boolean;
   /** Some function looks at `meta`, where it finds the event of the step before. */
   readonly showsLastEvent: boolean;
   readonly initialContext: () => Record<string, unknown>;
@@ -89,6 +90,7 @@ export class XState4 implements Adapter {
     }
     this.predictable = machine.config.predictableActionArguments === true;
     this.hasHistory = nodes.some((node) => node.type === "history");
+    this.hasRegions = nodes.some((node) => node.type === "parallel");
     this.showsLastEvent = looksAtMeta(machine, nodes);
     const context = machine._context;
     this.initialContext = typeof context === "function"
@@ -229,6 +231,7 @@ class Instance4 implements Instance {
       transitions: [],
       children: {},
     });
+    state.value = value; // as it was: resolveState() sorts its regions, and their order matters
     for (const { id } of this.#host.services.values()) {
       const inert = inertActor(id);
       this.#service.children.set(id, inert);
@@ -263,7 +266,13 @@ class Instance4 implements Instance {
       this.#forwarded = scxmlEvent;
     }
     this.#finish(next);
-    return next.changed === true;
+    // `changed` overlooks the order of the regions in the value, by which XState goes later on.
+    return next.changed === true || next.value !== this.#state.value;
+  }
+
+  skip(): false {
+    this.#reset();
+    return false;
   }
 
   /** XState 4 throws these in the face of whoever sent them, and goes on. */
@@ -616,8 +625,8 @@ class Instance4 implements Instance {
     return Object.keys(extra).length > 0 ? stringify(extra)! : "";
   }
 
-  get holdsEndedServices(): boolean {
-    return this.#registered;
+  get mustReload(): boolean {
+    return this.#registered || (this.#adapter.hasRegions && contradictsItself(this.#next));
   }
 
   run(): void {
@@ -733,6 +742,24 @@ class Instance4 implements Instance {
 const NO_REFS: Record<string, InstanceRef> = {};
 const INLINE_SOURCE = /:invocation\[\d+\]$/;
 const ACTOR_MARK = '"xstate$$type"';
+
+/**
+ * When two regions take a transition for the same event and one of them leaves the parallel state,
+ * XState 4 keeps nodes active that its own state value says are not, and enters them again with
+ * every event.
+ */
+function contradictsItself({ configuration }: State): boolean {
+  const parents = new Set<unknown>();
+  for (const { parent } of configuration) {
+    if (parent?.type === "compound") {
+      if (parents.has(parent)) {
+        return true;
+      }
+      parents.add(parent);
+    }
+  }
+  return false;
+}
 
 function spawnedRef({ id, src }: Extract<Effect, { t: "spawn" }>): InstanceRef {
   const { machineName, machineInstanceName } = src;

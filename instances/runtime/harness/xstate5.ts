@@ -14,6 +14,7 @@ import {
   type MachineSnapshot,
   type Scope,
   type StateMachine,
+  type StateNode,
   type System,
 } from "xstate";
 import type { Adapter, Host, Instance, Report, Snapshot } from "./adapter.ts";
@@ -64,11 +65,14 @@ export class XState5 implements Adapter {
   /** Only for a static context: computes initial states, with `config.context` set for each. */
   readonly #initializer: StateMachine | undefined;
   readonly #context: () => Record<string, unknown>;
+  readonly hasRegions: boolean;
 
   constructor(machine: StateMachine) {
     this.#machine = machine;
     refuseOldCopy(machine);
-    for (const node of machine.idMap.values()) {
+    const nodes = [...machine.idMap.values()];
+    this.hasRegions = nodes.some(({ type }) => type === "parallel");
+    for (const node of nodes) {
       void node.invoke; // XState resolves both lazily: find out now whether it can
       if (node.type === "compound") {
         void node.initial;
@@ -141,13 +145,18 @@ class Instance5 implements Instance {
   report: Report | undefined;
   hasWork = false;
 
+  /** The initial step was computed, and has not run yet. */
+  #isInitial = false;
   /** Ids of delayed sends to services: they stay in memory, as the services do. */
   readonly #memoryTimers = new Set<string>();
+  /** Services that the last computation stops, and that may still run until its commit. */
+  readonly #stopping = new Set<unknown>();
 
   // What extra() returned last, and what it was made of.
   #extra = "";
   #extraChildren: unknown;
   #extraHistory: unknown;
+  #extraNodes: unknown;
   #disposed = false;
 
   constructor(adapter: XState5, host: Host, parent: InstanceRef | undefined) {
@@ -201,6 +210,7 @@ class Instance5 implements Instance {
   }
 
   begin(given: Record<string, unknown>): void {
+    this.#isInitial = true;
     const snapshot = this.#adapter.initialSnapshot(this.#scope, given);
     this.#finish(NO_CHILDREN, snapshot);
     this.#root._snapshot = snapshot;
@@ -236,6 +246,9 @@ class Instance5 implements Instance {
     for (const [id, nodeIds] of Object.entries((extra?.history ?? {}) as Record<string, string[]>)) {
       snapshot.historyValue[id] = nodeIds.flatMap((nodeId) => this.#machine.idMap.get(nodeId) ?? []);
     }
+    snapshot.value = value;
+    snapshot._nodes = inOrder(snapshot._nodes, extra?.nodes);
+    snapshot.tags = new Set(snapshot._nodes.flatMap(({ tags }) => tags));
     for (const [id, ref] of Object.entries(persistent)) {
       (snapshot.children[id] as RemoteActor).persistent = ref;
     }
@@ -261,6 +274,11 @@ class Instance5 implements Instance {
     return next !== before;
   }
 
+  skip(): false {
+    this.#reset();
+    return false;
+  }
+
   #isUnhandledError(event: MachineEvent): boolean {
     return event.type.startsWith("xstate.error.actor.") &&
       this.#machine.getTransitionData(this.#snapshot, event).length === 0;
@@ -279,8 +297,10 @@ class Instance5 implements Instance {
     if (this.effects.length > 0) {
       this.effects = [];
     }
+    this.#stopping.clear();
     this.report = undefined;
     this.hasWork = false;
+    this.#isInitial = false;
   }
 
   /** Called by XState for each action, in order, while it computes. */
@@ -305,7 +325,8 @@ class Instance5 implements Instance {
         }
         break;
       case "xstate.stopChild":
-        if (!isInstanceRef(params)) {
+        if (params !== undefined && !isInstanceRef(params)) {
+          this.#stopping.add(params);
           exec(info, params); // unregisters its systemId at once, so that it can be taken again
         }
         break;
@@ -482,10 +503,10 @@ class Instance5 implements Instance {
   }
 
   extra(): string {
-    const { status, output, children, historyValue } = this.#next;
+    const { status, output, children, historyValue, _nodes } = this.#next;
     if (
       status === "active" && children === this.#extraChildren && !hasOwnKeys(children) &&
-      historyValue === this.#extraHistory
+      historyValue === this.#extraHistory && (_nodes === this.#extraNodes || !this.#adapter.hasRegions)
     ) {
       return this.#extra;
     }
@@ -503,22 +524,26 @@ class Instance5 implements Instance {
     }
     if (status === "active") {
       addChildren(extra, children);
+      if (this.#adapter.hasRegions && !isInDocumentOrder(_nodes)) {
+        extra.nodes = _nodes.map(({ order }) => order);
+      }
     }
     this.#extra = hasOwnKeys(extra) ? stringify(extra)! : "";
     this.#extraChildren = children;
     this.#extraHistory = historyValue;
+    this.#extraNodes = _nodes;
     return this.#extra;
   }
 
-  get holdsEndedServices(): boolean {
-    const { children } = this.#next;
+  get mustReload(): boolean {
+    const { children, _nodes } = this.#next;
     for (const id in children) {
       const child = children[id];
       if (child !== undefined && child.logic !== INERT && instanceOf(child) === undefined) {
         return true;
       }
     }
-    return false;
+    return this.#adapter.hasRegions && contradictsItself(_nodes);
   }
 
   runs(service: Service): boolean {
@@ -531,6 +556,10 @@ class Instance5 implements Instance {
     this.#custom = [];
     this.#deferred = [];
     this.hasWork = false;
+    if (this.#isInitial) {
+      this.#isInitial = false;
+      this.#startServices();
+    }
     for (const { type, exec, info, params } of custom) {
       this.#attempt(`action ${type}`, () => exec!(info, params));
     }
@@ -538,6 +567,15 @@ class Instance5 implements Instance {
     for (const effect of deferred) {
       if (effect !== undefined) {
         this.#attempt("effect", effect);
+      }
+    }
+  }
+
+  /** When a machine is started, XState starts its services before it runs the entry actions. */
+  #startServices(): void {
+    for (const { id, actor } of this.#host.services.values()) {
+      if ((actor as Actor).getSnapshot().status === "active") {
+        this.#attempt(`starting ${id}`, () => (actor as Actor).start());
       }
     }
   }
@@ -556,13 +594,15 @@ class Instance5 implements Instance {
       return;
     }
     let service: Service | undefined;
-    if (source !== undefined && source._parent === this.#root) {
-      service = this.#host.services.get(source.id);
-      if (service === undefined || service.actor !== source) {
-        return; // it was stopped by a step whose effects have not run yet
+    if (source !== undefined) {
+      if (this.#stopping.has(source)) {
+        return; // by a step whose effects have not run yet
       }
+      const named = this.#host.services.get(source.id);
+      service = named?.actor === source ? named : undefined;
     }
-    const ends = service !== undefined && source!._snapshot.status !== "active";
+    const ends = service !== undefined &&
+      (event.type === `xstate.done.actor.${service.id}` || event.type === `xstate.error.actor.${service.id}`);
     this.#host.receive(event, event, service, ends);
   }
 
@@ -601,6 +641,45 @@ function persistentParent(ref: InstanceRef, root: Actor): Actor {
 
 function serviceSource({ src }: Actor): string {
   return typeof src === "string" && !src.startsWith("xstate.invoke.") ? src : "(inline)";
+}
+
+function isInDocumentOrder(nodes: StateNode[]): boolean {
+  for (let i = 1; i < nodes.length; i++) {
+    if (nodes[i]!.order < nodes[i - 1]!.order) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/**
+ * When several regions take a transition for the same event, and one of them leaves the parallel
+ * state, XState 5 may end with nodes that are active without their parent, or with too few of them.
+ */
+function contradictsItself(nodes: StateNode[]): boolean {
+  const active = new Set(nodes);
+  return nodes.some(({ type, parent, states }) => {
+    const children = Object.values(states).filter((child) => active.has(child)).length;
+    const wanted = type === "compound"
+      ? 1
+      : Object.values(states).filter((child) => child.type !== "history").length;
+    return children !== wanted || (parent !== undefined && !active.has(parent));
+  });
+}
+
+/**
+ * The active nodes in the order in which they were entered: XState goes by it when it looks for
+ * eventless transitions, but loads them level by level. `orders` is only stored if that is not
+ * their order in the document.
+ */
+function inOrder(nodes: StateNode[], orders: number[] | undefined): StateNode[] {
+  if (orders !== undefined && orders.length === nodes.length) {
+    const stored = orders.flatMap((order) => nodes.find((node) => node.order === order) ?? []);
+    if (stored.length === nodes.length) {
+      return stored;
+    }
+  }
+  return nodes.toSorted((a, b) => a.order - b.order);
 }
 
 /** Children that a later load must know of: instances, and services that came to an end. */

@@ -14,6 +14,7 @@ export interface Actor {
   _snapshot: MachineSnapshot;
   _actorScope: Scope;
   _processingStatus: number;
+  start(): void;
   _stop(): void;
   getSnapshot(): EndedSnapshot & { children?: Record<string, Actor> };
 }
@@ -53,6 +54,11 @@ export interface XStateEvent {
 export interface StateNode {
   id: string;
   type: string;
+  /** Its place in the document. */
+  order: number;
+  tags: string[];
+  parent: StateNode | undefined;
+  states: Record<string, StateNode>;
   initial: unknown;
   invoke: unknown;
 }
@@ -63,6 +69,7 @@ export interface MachineSnapshot extends EndedSnapshot {
   value: StateValue;
   context: any; // any: user data
   tags: Set<string>;
+  _nodes: StateNode[];
   children: Record<string, Actor | undefined>;
   historyValue: Record<string, StateNode[]>;
   machine: unknown;
