@@ -43,6 +43,7 @@ PREFLIGHT_HEADERS = [
 # Larger bodies are refused before Django reads them: nothing below /api takes more than a code
 # bundle, 10 MB of it, in a multipart form.
 BODY_BYTES_MAX = 16 * 1024 * 1024
+BODY_BYTES_DRAINED = 4 * BODY_BYTES_MAX  # of a refused one, before the connection is closed
 
 CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
@@ -79,7 +80,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 async def _serve_django(scope: Scope, receive: Receive, send: Send) -> None:
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > BODY_BYTES_MAX:
-            await _refuse_body(send)
+            await _refuse_body(receive, send)
             return
     await django_application(scope, _bounded(receive), send)  # type: ignore[arg-type]
 
@@ -97,7 +98,13 @@ def _bounded(receive: Receive) -> Receive:
     return receive_bounded
 
 
-async def _refuse_body(send: Send) -> None:
+async def _refuse_body(receive: Receive, send: Send) -> None:
+    # Most clients look at the answer only when they have sent everything.
+    size, more = 0, True
+    while more and size < BODY_BYTES_DRAINED:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
     error = TooLarge(f"A request has at most {BODY_BYTES_MAX:,} bytes")
     body = write_json(error.body())
     headers = [
