@@ -70,16 +70,16 @@ def test_counter_stays_within_its_bounds(site: Site, deploy: Deploy):
 
 def test_counter_is_reset_by_its_owner_only(site: Site, deploy: Deploy):
     machine = deploy("counter.ts")
-    site.create(machine, "mine", {"owner": "ada"}, act=ADA)
+    site.create(machine, "adas-own", {"owner": "ada"}, act=ADA)
 
-    assert site.send(machine, "mine", "increment", act=GRACE).status == 200
-    refused = site.send(machine, "mine", "reset", act=GRACE)
-    for_another = site.create(machine, "hers", {"owner": "ada"}, act=GRACE)
+    assert site.send(machine, "adas-own", "increment", act=GRACE).status == 200
+    refused = site.send(machine, "adas-own", "reset", act=GRACE)
+    for_another = site.create(machine, "graces-own", {"owner": "ada"}, act=GRACE)
 
     assert refused.outcome == (403, "rejected-by-machine-authorizer")
     assert for_another.outcome == (403, "rejected-by-machine-authorizer")
-    assert types(site.history(machine, "mine")) == ["xstate.init", "increment"]
-    assert site.state(machine, "hers", act=ADA).status == 404
+    assert types(site.history(machine, "adas-own")) == ["xstate.init", "increment"]
+    assert site.state(machine, "graces-own", act=ADA).status == 404
 
 
 @pytest.mark.parametrize("file", ORDERS)

@@ -28,7 +28,7 @@ from tests.acceptance.site import (
 )
 from tests.acceptance.threads import later
 
-KILLS = int(os.environ.get("ACCEPTANCE_KILLS", "10"))
+KILLS = int(os.environ.get("ACCEPTANCE_KILLS", "20"))
 ADDERS = 6
 BOOKS = ["book-0", "book-1", "book-2", "book-3"]  # fewer than threads, so that they meet
 TILLS = ["till-0", "till-1"]  # a thread each: who finds one busy would be told 200, and ignored

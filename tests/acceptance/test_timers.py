@@ -16,7 +16,7 @@ YEAR_MS = 365 * 24 * 3600 * 1000
 TIMERS = 1000
 CLIENTS = 16
 LEAD_S = 6.0  # to set them all before the first is due
-LATE_MS_MAX = 2000  # at the 99th percentile: generous, for a busy machine
+LATE_MS_MAX = 10_000  # on a quiet machine it is 10; a claim that was lost would take 15,000
 
 
 @pytest.mark.parametrize("file", ALARMS)
@@ -102,7 +102,7 @@ def test_a_thousand_timers_of_one_second_fire_once_each(site: Site, deploy: Depl
     late = sorted(_lateness_ms(site, "many-%"))
     assert len(late) == TIMERS
     assert late[0] >= 0, "a timer fired too early"
-    assert late[TIMERS * 99 // 100] < LATE_MS_MAX
+    assert late[-1] < LATE_MS_MAX
     assert site.query("SELECT count(*) FROM delivery WHERE target_slug LIKE 'many-%'") == [(0,)]
 
 
