@@ -1,16 +1,54 @@
-"""Signing in with a link, and signing out."""
+"""Signing in with a link or a password, signing out, and a person's own account."""
 
 from datetime import UTC, datetime
 
-from django.contrib.auth import login, logout
+from django import forms
+from django.conf import settings
+from django.contrib.auth import login, logout, update_session_auth_hash
+from django.contrib.auth.forms import SetPasswordForm
+from django.contrib.auth.password_validation import password_validators_help_texts
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from authz import sign_in_links
-from authz.errors import InvalidSignInLink
+from authz import passwords, sign_in_links
+from authz.errors import InvalidSignInLink, TooManyGuesses, WrongPassword
+from authz.members import member_of, memberships_of
+from authz.models import User
+from statebacked_site.frame import SESSION_ORG, render_page, tell, to_sign_in
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in(request: HttpRequest) -> HttpResponse:
+    """With e-mail and password; says how to get a link without them."""
+    if request.user.is_authenticated:
+        return redirect(next_path(request))
+    if request.method != "POST":
+        return _sign_in_page(request)
+    email = request.POST.get("email", "").strip()
+    try:
+        user = passwords.check(request, email, request.POST.get("password", ""))
+    except (WrongPassword, TooManyGuesses) as exc:
+        return _sign_in_page(request, email=email, error=str(exc), status=exc.status)
+    login(request, user, backend=BACKEND)
+    return redirect(next_path(request))
+
+
+def _sign_in_page(
+    request: HttpRequest, *, email: str = "", error: str = "", status: int = 200
+) -> HttpResponse:
+    context = {
+        "email": email,
+        "error": error,
+        "next": next_path(request),
+        "api_url": f"{settings.PUBLIC_URL}/api",
+    }
+    return render(request, "authz/sign_in.html", context, status=status)
 
 
 @never_cache
@@ -26,7 +64,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
         user = sign_in_links.use(token, now)
     except InvalidSignInLink as exc:
         return render(request, "authz/invalid_link.html", {"message": exc}, status=exc.status)
-    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    login(request, user, backend=BACKEND)
     return redirect(next_path(request))
 
 
@@ -34,6 +72,59 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
 def sign_out(request: HttpRequest) -> HttpResponse:
     logout(request)
     return redirect("home")
+
+
+class PasswordForm(SetPasswordForm):  # type: ignore[type-arg]
+    """A new password, and the old one if there is one."""
+
+    old_password = forms.CharField(strip=False, required=False)
+
+    def clean_old_password(self) -> str:
+        given: str = self.cleaned_data["old_password"]
+        if has_password(self.user) and not self.user.check_password(given):
+            raise forms.ValidationError("This is not your password.")
+        return given
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def account(request: HttpRequest) -> HttpResponse:
+    """Who I am, which orgs I am in, and my password."""
+    if not isinstance(request.user, User):
+        return to_sign_in(request)
+    user = request.user
+    form = PasswordForm(user, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        # Whoever else is signed in as this person is not any more.
+        update_session_auth_hash(request, user)
+        tell(request, "Your password was changed. Other sessions of yours have ended.")
+        return redirect("account")
+    context = {
+        "form": form,
+        "has_password": has_password(user),
+        "password_rules": password_validators_help_texts(),
+    }
+    status = 422 if form.errors else 200
+    memberships = memberships_of(user)
+    if not memberships:
+        return render(request, "authz/account_small.html", context, status=status)
+    seen_last = request.session.get(SESSION_ORG)
+    shown = next((m for m in memberships if m.org.public_id == seen_last), memberships[0])
+    context["memberships"] = memberships
+    return render_page(
+        request,
+        member_of(user, shown),
+        "authz/account.html",
+        context,
+        section="account",
+        status=status,
+    )
+
+
+def has_password(user: User) -> bool:
+    # Django takes an empty hash for one of a password.
+    return bool(user.password) and user.has_usable_password()
 
 
 def next_path(request: HttpRequest) -> str:

@@ -3,7 +3,7 @@
 from django.urls import path
 
 from authz.api import KeysView, KeyView, OrgsView
-from authz.views import sign_in_link, sign_out
+from authz.views import account, sign_in, sign_in_link, sign_out
 from instances.api import (
     EventsView,
     InstanceAdminView,
@@ -20,15 +20,25 @@ from machines.api import (
     VersionsView,
 )
 from statebacked_site.api import SchemaView
-from statebacked_site.pages import home
+from statebacked_site.pages.home import home, org_home
+from statebacked_site.pages.search import palette
+from statebacked_site.pages.theme import theme
 
 MACHINE = "api/machines/<str:machine>"
 INSTANCE = f"{MACHINE}/i/<str:instance>"
 
-urlpatterns = [
+pages = [
     path("", home, name="home"),
+    path("sign-in", sign_in, name="sign-in"),
     path("sign-in/<str:token>", sign_in_link, name="sign-in-link"),
     path("sign-out", sign_out, name="sign-out"),
+    path("account", account, name="account"),
+    path("theme", theme, name="theme"),
+    path("o/<str:org>", org_home, name="org-home"),
+    path("o/<str:org>/palette", palette, name="palette"),
+]
+
+api = [
     path("api/orgs", OrgsView.as_view(), name="orgs"),
     path("api/keys", KeysView.as_view(), name="keys"),
     path("api/keys/<str:key>", KeyView.as_view(), name="key"),
@@ -45,6 +55,8 @@ urlpatterns = [
     path("api/uploads/<str:upload>", CodeUploadView.as_view(), name="code-upload"),
     path("api/schema", SchemaView.as_view(), name="schema"),
 ]
+
+urlpatterns = [*pages, *api]
 
 handler400 = "statebacked_site.errors.bad_request"
 handler403 = "statebacked_site.errors.permission_denied"

@@ -7,13 +7,15 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db.models import IntegerField, OuterRef, Subquery
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from authz.models import Org
+from authz.members import Member, member_of, memberships_of
+from authz.models import Org, User
 from instances.models import Instance
 from machines.models import Machine
 from statebacked_site import welcome
+from statebacked_site.frame import SESSION_ORG, org_page, render_page
 
 MACHINES_SHOWN = 50
 # Counting looks at each instance; beyond this many the page says "more than".
@@ -39,31 +41,32 @@ class CountOf(Subquery):
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """A page of the person's org, or how to sign in."""
-    api_url = f"{settings.PUBLIC_URL}/api"
-    if not request.user.is_authenticated:
-        return render(request, "site/sign_in.html", {"api_url": api_url})
-    orgs = orgs_of(request.user.pk)
-    org = next((org for org in orgs if org.public_id == request.GET.get("org")), None)
-    if org is None and orgs:
-        org = orgs[0]
-    machines = machine_rows(org) if org else []
-    return render(
-        request,
-        "site/home.html",
-        {
-            "api_url": api_url,
-            "org": org,
-            "other_orgs": [other for other in orgs if other != org],
-            "machines": machines[:MACHINES_SHOWN],
-            "more_machines": len(machines) > MACHINES_SHOWN,
-            "steps": next_steps(this_site()),
-        },
-    )
+    """The org that the person looked at last, or how to sign in."""
+    if not isinstance(request.user, User):
+        return redirect("sign-in")
+    memberships = memberships_of(request.user)
+    if not memberships:
+        return render(request, "site/no_org.html", {"api_url": f"{settings.PUBLIC_URL}/api"})
+    seen_last = request.session.get(SESSION_ORG)
+    shown = next((m for m in memberships if m.org.public_id == seen_last), memberships[0])
+    return _home_page(request, member_of(request.user, shown))
 
 
-def orgs_of(user_id: int) -> list[Org]:
-    return list(Org.objects.filter(memberships__user_id=user_id).order_by("memberships__id"))
+@require_safe
+@org_page
+def org_home(request: HttpRequest, member: Member) -> HttpResponse:
+    return _home_page(request, member)
+
+
+def _home_page(request: HttpRequest, member: Member) -> HttpResponse:
+    machines = machine_rows(member.org)
+    context = {
+        "api_url": f"{settings.PUBLIC_URL}/api",
+        "machines": machines[:MACHINES_SHOWN],
+        "more_machines": len(machines) > MACHINES_SHOWN,
+        "steps": next_steps(this_site()),
+    }
+    return render_page(request, member, "site/home.html", context, section="home")
 
 
 def machine_rows(org: Org) -> list[MachineRow]:

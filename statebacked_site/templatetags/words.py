@@ -1,0 +1,49 @@
+"""Times and numbers in templates: {{ version.created_at|ago }}, {{ timer.due_at|moment }}."""
+
+import time
+from datetime import datetime
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from statebacked_site import words
+
+register = template.Library()
+
+
+@register.filter
+def ago(moment: datetime | int | None) -> SafeString | str:
+    """A <time> that says how long ago, or in how long; its title says when exactly, in UTC."""
+    if moment is None:
+        return ""
+    at = words.utc(moment)
+    return format_html(
+        '<time datetime="{}" title="{} UTC" data-ago>{}</time>',
+        at.isoformat(timespec="milliseconds"),
+        at.strftime("%-d %b %Y, %H:%M:%S"),
+        words.ago(words.milliseconds(moment), time.time_ns() // 1_000_000),
+    )
+
+
+@register.filter
+def moment(moment: datetime | int | None) -> SafeString | str:
+    """A <time> that says when, in UTC."""
+    if moment is None:
+        return ""
+    at = words.utc(moment)
+    return format_html(
+        '<time datetime="{}">{}</time>',
+        at.isoformat(timespec="milliseconds"),
+        at.strftime("%-d %b %Y, %H:%M:%S"),
+    )
+
+
+@register.filter
+def count(number: int | None) -> str:
+    return "" if number is None else words.count(number)
+
+
+@register.filter
+def duration(ms: int) -> str:
+    return words.duration(ms)
