@@ -7,6 +7,7 @@ event before the next event. `ACCEPTANCE_KILLS=50` looks longer.
 
 import os
 import threading
+import time
 from collections import Counter
 from functools import partial
 from itertools import count, cycle
@@ -29,6 +30,8 @@ from tests.acceptance.site import (
 from tests.acceptance.threads import later
 
 KILLS = int(os.environ.get("ACCEPTANCE_KILLS", "20"))
+KILLS_MIN = min(KILLS, 10)  # on a slow machine, if they take longer than
+SECONDS_MAX = 3.0 * KILLS
 ADDERS = 6
 BOOKS = ["book-0", "book-1", "book-2", "book-3"]  # fewer than threads, so that they meet
 TILLS = ["till-0", "till-1"]  # a thread each: who finds one busy would be told 200, and ignored
@@ -98,8 +101,11 @@ def ledger(own_site: Site) -> Site:
 def test_no_kill_loses_or_invents_anything(ledger: Site, recorder: Recorder):
     load = Load(recorder)
     held = 0
+    started = time.monotonic()
 
     for kill in range(KILLS):
+        if kill >= KILLS_MIN and time.monotonic() - started > SECONDS_MAX:
+            break
         # A payment is under way when the server dies.
         gate = f"held-{kill}"
         event = {"type": "pay", "n": gate, "url": f"{recorder.url}/gate/{gate}"}
@@ -127,7 +133,7 @@ def test_no_kill_loses_or_invents_anything(ledger: Site, recorder: Recorder):
     events = _check_histories(ledger, load)
     eventually(lambda: recorder.was_called("/held-final"), what="effects still run")
     _check_effects(recorder, events | {"held-final"})
-    assert len(load.acknowledged) > KILLS * ACKNOWLEDGED_PER_ROUND[0]
+    assert len(load.acknowledged) >= held * ACKNOWLEDGED_PER_ROUND[0]
 
 
 def _outcome(site: Site, event: object) -> str:
