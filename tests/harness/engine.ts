@@ -107,6 +107,13 @@ export class Process {
     return (await this.answer(rid)).code;
   }
 
+  /** Drops what was said so far. */
+  forget(): void {
+    this.lines.length = 0;
+    this.#answers.clear();
+    this.#instances.clear();
+  }
+
   register(instance: Instance): void {
     this.#instances.set(instance.act, instance);
   }
@@ -169,6 +176,8 @@ export class Instance {
 
   now = 0;
   timers: Timer[] = [];
+  /** Two timers with one id were pending: XState forgets about one of them. */
+  ambiguous = false;
   /** Every other effect that was committed. */
   effects: Any[] = [];
   /** The answers of all steps, and what was said in between. */
@@ -353,6 +362,7 @@ export class Instance {
   #apply(effect: Any): void {
     switch (effect.t) {
       case "timer":
+        this.ambiguous ||= this.timers.some(({ id }) => id === effect.id);
         this.timers.push({ id: effect.id, due: this.now + effect.delay, event: effect.event, to: effect.to });
         break;
       case "cancel": {

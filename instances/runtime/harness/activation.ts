@@ -13,7 +13,7 @@ import { describeError, errorJson, errorText, isError } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { logArguments } from "./logs.ts";
 import { now, parse, stringify } from "./primordials.ts";
-import { Code, type LogLevel } from "./protocol.ts";
+import { Code, LIMITS, type LogLevel } from "./protocol.ts";
 import { type Service, Services } from "./services.ts";
 import { Turn, turns } from "./turn.ts";
 
@@ -47,6 +47,8 @@ interface InboxItem {
   /** There is nothing to tell the machine, only that the service is gone. */
   silent: boolean;
 }
+
+const encoder = new TextEncoder();
 
 const SERVICE_LOST = { name: "ServiceLost", message: "The service was stopped or lost before it was done" };
 
@@ -212,7 +214,7 @@ export class Activation implements Host {
   compute(fields: StepFields, turn: Turn, wasOpen: boolean, started: number): void {
     this.#computes = true;
     this.#inTransition = true;
-    const services = this.services.size > 0 ? [...this.services.values()] : [];
+    const services = this.services.size > 0 ? this.services.all() : NO_SERVICES;
     try {
       const changed = this.#transition(fields);
       this.#inTransition = false;
@@ -295,8 +297,8 @@ export class Activation implements Host {
     const { service, event, ends, queued, silent } = item;
     let isDue = !silent;
     if (ends && service !== undefined) {
-      if (this.services.get(service.id) === service) {
-        this.services.remove(service.id);
+      if (this.services.has(service)) {
+        this.services.remove(service);
       } else {
         // The service was stopped while this waited. XState alone would have stopped it before it
         // could end, and there may be another one under its id by now which has not ended.
@@ -309,9 +311,9 @@ export class Activation implements Host {
   }
 
   #loseService(instance: Instance, id: string): boolean {
-    const service = this.services.get(id);
+    const service = this.services.find((one) => one.id === id);
     if (service !== undefined) {
-      this.services.remove(id); // first: what it says while it is stopped is no longer heard
+      this.services.remove(service); // first: what it says while it is stopped is no longer heard
       instance.abandon(service);
       for (const item of this.#inbox.values()) {
         item.silent ||= item.ends && item.service === service;
@@ -328,6 +330,7 @@ export class Activation implements Host {
     if (context === undefined) {
       throw new TypeError("the context is not an object");
     }
+    checkSize(context);
     const extra = instance.extra();
     const tags = tagsJson(instance.tags);
     const effects = instance.effects.length > 0 ? stringify(instance.effects)! : "";
@@ -415,7 +418,7 @@ export class Activation implements Host {
       this.#awaitsCommit = false;
     }
     let live = 0;
-    for (const service of this.services.values()) {
+    for (const service of this.services.all()) {
       if (!service.ending && !service.lost && this.#instance?.runs(service)) {
         live++;
       }
@@ -432,7 +435,7 @@ export class Activation implements Host {
       return;
     }
     instance.run();
-    for (const service of this.services.values()) {
+    for (const service of this.services.all()) {
       if (!service.ending && !service.lost && !instance.runs(service)) {
         service.ending = true;
         this.#announce({ event: undefined, service, ends: true, queued: true, silent: true }, '{"type":"statebacked.service-ended"}');
@@ -518,6 +521,8 @@ export class Activation implements Host {
   }
 }
 
+const NO_SERVICES: Service[] = [];
+
 // AsyncLocalStorage.run() takes a function and its arguments: these spare a closure per step.
 
 function authorizeAndCompute(activation: Activation, fields: StepFields, turn: Turn): void {
@@ -536,6 +541,21 @@ function computeStep(
 
 function runEffects(activation: Activation): void {
   activation.run();
+}
+
+/** Past the limit the step fails as if it had thrown, and live services go on. */
+function checkSize(context: string): void {
+  if (context.length * 3 <= LIMITS.contextBytes) {
+    return; // no character takes more than three bytes
+  }
+  const size = encoder.encode(context).byteLength;
+  if (size > LIMITS.contextBytes) {
+    const error = new RangeError(
+      `the context would have ${size} bytes of JSON; ${LIMITS.contextBytes} are allowed`,
+    );
+    error.name = "ContextTooLarge";
+    throw error;
+  }
 }
 
 function publicJson(context: any): string { // any: user data

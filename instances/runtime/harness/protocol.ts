@@ -61,6 +61,8 @@ export interface LoadMessage {
 }
 
 export const LIMITS = {
+  /** State Backed's limit of a context, as JSON in UTF-8. The engine checks it too. */
+  contextBytes: 400_000,
   /** Answers are written together, but not more than this many at once. */
   answersPerWrite: 16,
   errorNameBytes: 256,
@@ -69,7 +71,7 @@ export const LIMITS = {
   logLineBytes: 8 * 1024,
   /** Log lines and requests that may wait for one commit; what comes later is dropped. */
   waitingPerActivation: 1000,
-  fetchBodyBytes: 8 * 1024 * 1024,
+  fetchBodyBytes: 10 * 1024 * 1024,
   /** How long a promise returned by an authorizer may take. */
   authorizerMs: 5000,
 } as const;

@@ -2,34 +2,47 @@
 
 import { stringify } from "./primordials.ts";
 
-/** One run of a service. A new run under the same id is another object. */
+/** One run of a service. */
 export interface Service {
   readonly id: string;
   /** What people call it; only shown. */
   readonly src: string;
   /** It was lost with the process that ran it: only a stand-in is left. */
   readonly lost: boolean;
-  /** What the adapter knows it by, if it keeps something. */
+  /** The actor of the user's XState, once there is one. */
   actor: unknown;
   /** Its done or error event waits in the inbox: it lives no more, but is still owed to the machine. */
   ending: boolean;
 }
 
-/** In the order in which they were started. */
+/**
+ * In the order in which they were started. Two may have the same id: XState lets a machine start a
+ * service under an id that is taken, and then forgets about the older one, which goes on.
+ */
 export class Services {
-  #byId = new Map<string, Service>();
+  #list: Service[] = [];
   #json: string | undefined = "[]";
 
   get size(): number {
-    return this.#byId.size;
+    return this.#list.length;
   }
 
+  /** The youngest one with this id. */
   get(id: string): Service | undefined {
-    return this.#byId.get(id);
+    return this.#list.findLast((service) => service.id === id);
   }
 
-  values(): Iterable<Service> {
-    return this.#byId.values();
+  find(is: (service: Service) => boolean): Service | undefined {
+    return this.#list.find(is);
+  }
+
+  has(service: Service): boolean {
+    return this.#list.includes(service);
+  }
+
+  /** A copy, so that the list may change meanwhile. */
+  all(): Service[] {
+    return [...this.#list];
   }
 
   start(id: string, src: string, actor: unknown): void {
@@ -42,39 +55,29 @@ export class Services {
   }
 
   #add(service: Service): void {
-    this.#byId.delete(service.id); // a restart comes last in the order
-    this.#byId.set(service.id, service);
+    this.#list.push(service);
     this.#json = undefined;
   }
 
-  /** True if it was there. */
-  remove(id: string): boolean {
-    const removed = this.#byId.delete(id);
-    if (removed) {
-      this.#json = undefined;
-    }
-    return removed;
+  remove(service: Service): void {
+    this.restore(this.#list.filter((other) => other !== service));
   }
 
   clear(): void {
-    if (this.#byId.size > 0) {
-      this.#byId.clear();
-      this.#json = "[]";
+    if (this.#list.length > 0) {
+      this.restore([]);
     }
   }
 
-  /** Puts everything back as it was when `copy` was taken: the step that changed it threw. */
-  restore(copy: Service[]): void {
-    this.#byId.clear();
-    for (const service of copy) {
-      this.#byId.set(service.id, service);
-    }
+  /** Puts back what all() gave: the step that changed it threw. */
+  restore(services: Service[]): void {
+    this.#list = services;
     this.#json = undefined;
   }
 
   /** `[{"id":…,"src":…},…]` */
   json(): string {
-    this.#json ??= stringify([...this.#byId.values()].map(({ id, src }) => ({ id, src })))!;
+    this.#json ??= stringify(this.#list.map(({ id, src }) => ({ id, src })))!;
     return this.#json;
   }
 }

@@ -157,6 +157,8 @@ class Instance4 implements Instance {
 
   /** Ids of delayed sends to services: they stay in memory, as the services do. */
   readonly #memoryTimers = new Set<string>();
+  /** Services that the last computation stops, and that may still run until its commit. */
+  readonly #stopping = new Set<string>();
   /** Services that said that they ended, but that XState still has in its list. */
   #ended: string[] = [];
   #computes = false;
@@ -232,10 +234,10 @@ class Instance4 implements Instance {
       children: {},
     });
     state.value = value; // as it was: resolveState() sorts its regions, and their order matters
-    for (const { id } of this.#host.services.values()) {
-      const inert = inertActor(id);
-      this.#service.children.set(id, inert);
-      state.children[id] = inert;
+    for (const service of this.#host.services.all()) {
+      const { id } = service;
+      service.actor = state.children[id] = inertActor(id);
+      this.#service.children.set(id, state.children[id]);
     }
     this.#persistent = this.#nextPersistent = extra?.persistent ?? NO_REFS;
     this.#output = extra?.output;
@@ -293,6 +295,7 @@ class Instance4 implements Instance {
     if (this.effects.length > 0) {
       this.effects = [];
     }
+    this.#stopping.clear();
     this.report = undefined;
     this.hasWork = false;
     this.#nextPersistent = this.#persistent;
@@ -330,7 +333,7 @@ class Instance4 implements Instance {
     }
     if (next.done) {
       this.#output = doneData(next);
-      for (const { id } of this.#host.services.values()) {
+      for (const { id } of this.#host.services.all()) {
         this.#stopsAll = true;
         this.#reported().stopped.push(id);
       }
@@ -489,11 +492,13 @@ class Instance4 implements Instance {
       return false;
     }
     // Most states that are left have nothing running any more: not worth a second round trip.
-    const known = this.#host.services.remove(id);
-    if (known) {
+    this.#stopping.add(id);
+    const service = this.#host.services.get(id);
+    if (service !== undefined) {
+      this.#host.services.remove(service);
       this.#reported().stopped.push(id);
     }
-    return known || this.#service.children.has(id);
+    return service !== undefined || this.#service.children.has(id);
   }
 
   // --- services -----------------------------------------------------------------------------------
@@ -546,9 +551,8 @@ class Instance4 implements Instance {
     return this.#service.spawn(entity, id, options);
   }
 
-  runs({ id }: Service): boolean {
-    const actor = this.#service.children.get(id);
-    return actor !== undefined && actor.status !== STOPPED;
+  runs({ actor }: Service): boolean {
+    return actor !== undefined && (actor as Actor).status !== STOPPED;
   }
 
   abandon({ id }: Service): void {
@@ -638,6 +642,7 @@ class Instance4 implements Instance {
     this.#planned = [];
     this.#spawned = [];
     this.#forwarded = undefined;
+    this.#stopping.clear();
     this.hasWork = false;
     if (!this.#registered && this.#host.services.size > 0) {
       registry.register(service.sessionId, service);
@@ -671,6 +676,9 @@ class Instance4 implements Instance {
     for (const [id, actor] of service.children) {
       next.children[id] = actor;
     }
+    for (const started of this.#host.services.all()) {
+      started.actor ??= service.children.get(started.id);
+    }
     this.#trim(next);
     if (spawned.length > 0) {
       next.context = this.#readBack(this.#contextJson); // with the services now, not their stand-ins
@@ -692,7 +700,7 @@ class Instance4 implements Instance {
     }
     const service = this.#senderOf(event);
     if (service === null) {
-      return; // it was stopped by a step whose effects have not run yet
+      return;
     }
     const ends = service !== undefined && this.#tellsEnd(event, service);
     if (ends) {
@@ -701,23 +709,23 @@ class Instance4 implements Instance {
     this.#host.receive(event, event.data, service, ends);
   }
 
-  /** undefined: nobody in particular, or the machine itself; null: a service that is no more. */
+  /** undefined: nobody that we keep account of; null: a service that is being stopped. */
   #senderOf({ name, origin }: ScxmlEvent): Service | undefined | null {
-    const { services } = this.#host;
+    let id = origin;
     if (origin === undefined) {
       // A callback that throws when it is called, and behaviors, don't say who they are.
-      const [, id] = /^(?:error\.platform|done\.invoke)\.(.*)$/.exec(name) ?? [];
-      return id === undefined ? undefined : services.get(id);
+      id = /^(?:error\.platform|done\.invoke)\.(.*)$/.exec(name)?.[1];
+    } else {
+      const machine = registry.get(origin);
+      if (machine !== undefined) {
+        id = machine.parent === this.#service ? machine.id : undefined;
+      }
     }
-    const named = services.get(origin);
-    if (named !== undefined) {
-      return named;
+    if (id === undefined) {
+      return undefined;
     }
-    const sender = registry.get(origin);
-    if (sender === undefined) {
-      return null;
-    }
-    return sender.parent === this.#service ? services.get(sender.id) ?? null : undefined;
+    // Until the commit runs, a service that the last step has stopped goes on.
+    return this.#stopping.has(id) ? null : this.#host.services.get(id);
   }
 
   /** `escalate()` sends the same event as a failure, but by the session of a machine that goes on. */

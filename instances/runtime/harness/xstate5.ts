@@ -221,7 +221,7 @@ class Instance5 implements Instance {
     const mountInert = (id: string, snapshot: EndedSnapshot) => {
       children[id] = { src: INERT, snapshot: { output: undefined, error: undefined, ...snapshot } };
     };
-    for (const { id } of this.#host.services.values()) {
+    for (const { id } of this.#host.services.all()) {
       mountInert(id, LOST);
     }
     for (const [id, snapshot] of Object.entries((extra?.ended ?? {}) as Record<string, EndedSnapshot>)) {
@@ -252,7 +252,7 @@ class Instance5 implements Instance {
     for (const [id, ref] of Object.entries(persistent)) {
       (snapshot.children[id] as RemoteActor).persistent = ref;
     }
-    for (const service of this.#host.services.values()) {
+    for (const service of this.#host.services.all()) {
       service.actor = snapshot.children[service.id];
     }
     this.#next = snapshot;
@@ -383,31 +383,43 @@ class Instance5 implements Instance {
   #compareServices(before: Record<string, Actor | undefined>, next: MachineSnapshot): void {
     const { services } = this.#host;
     const active = next.status === "active";
-    for (const { id, actor } of [...services.values()]) {
-      if (!active || next.children[id] !== actor) {
-        services.remove(id);
-        this.#reported().stopped.push(id);
+    for (const service of services.all()) {
+      if (!active || this.#stopping.has(service.actor)) {
+        services.remove(service);
+        this.#reported().stopped.push(service.id);
       }
     }
     if (!active) {
       return; // a machine that is done has stopped what it began in the same step
     }
+    const started = new Set<Actor>();
+    for (const { type, params } of this.#builtins) {
+      if (type === "xstate.spawnChild" && params.actorRef !== undefined) {
+        started.add(params.actorRef); // not all of them are children: another may have taken the id
+      }
+    }
     for (const id of Object.keys(next.children)) {
       const child = next.children[id];
-      if (child === undefined || child === before[id]) {
+      if (child !== undefined && child !== before[id]) {
+        started.add(child); // by an assign
+      }
+    }
+    for (const actor of started) {
+      if (this.#stopping.has(actor)) {
         continue;
       }
-      if (isPersistentSource(child.logic)) {
-        this.#spawnChildInstance(id, child);
+      if (isPersistentSource(actor.logic)) {
+        this.#spawnChildInstance(actor);
       } else {
-        services.start(id, serviceSource(child), child);
-        this.#reported().started.push(id);
+        services.start(actor.id, serviceSource(actor), actor);
+        this.#reported().started.push(actor.id);
       }
     }
   }
 
   /** An actor that stands for another instance: it is never started, and knows what to send to. */
-  #spawnChildInstance(id: string, child: Actor): void {
+  #spawnChildInstance(child: Actor): void {
+    const { id } = child;
     const source = spawnSource(child.logic as { machineName: string });
     const { machineName, machineInstanceName } = source;
     child._processingStatus = STOPPED;
@@ -573,7 +585,7 @@ class Instance5 implements Instance {
 
   /** When a machine is started, XState starts its services before it runs the entry actions. */
   #startServices(): void {
-    for (const { id, actor } of this.#host.services.values()) {
+    for (const { id, actor } of this.#host.services.all()) {
       if ((actor as Actor).getSnapshot().status === "active") {
         this.#attempt(`starting ${id}`, () => (actor as Actor).start());
       }
@@ -598,8 +610,7 @@ class Instance5 implements Instance {
       if (this.#stopping.has(source)) {
         return; // by a step whose effects have not run yet
       }
-      const named = this.#host.services.get(source.id);
-      service = named?.actor === source ? named : undefined;
+      service = this.#host.services.find(({ actor }) => actor === source);
     }
     const ends = service !== undefined &&
       (event.type === `xstate.done.actor.${service.id}` || event.type === `xstate.error.actor.${service.id}`);
@@ -616,7 +627,7 @@ class Instance5 implements Instance {
   dispose(): void {
     this.#disposed = true;
     this.#root.system.scheduler.cancelAll(this.#root);
-    for (const service of this.#host.services.values()) {
+    for (const service of this.#host.services.all()) {
       this.abandon(service);
     }
   }
