@@ -41,6 +41,13 @@ class Listener(Protocol):
         """The token is no longer good."""
 
 
+class Watcher(Protocol):
+    """One of our own pages: it sees every state, and no authorizer is asked."""
+
+    def committed(self, operation: Operation) -> None: ...
+    def deleted(self) -> None: ...
+
+
 class Subscription:
     """One connection's interest in one instance."""
 
@@ -87,6 +94,7 @@ class Realtime:
         self.listeners: set[Listener] = set()
         self._topics: dict[InstanceKey, Topic] = {}
         self._moved: set[Topic] = set()
+        self._watchers: dict[InstanceKey, set[Watcher]] = {}
 
     # ------------------------------------------------------------------ subscriptions
 
@@ -116,10 +124,28 @@ class Realtime:
             topic.audiences.pop(audience.auth, None)
         if not topic.audiences:
             self._topics.pop(topic.key, None)
-            if not self._topics:
-                self.engine.on_committed = None
+            self._stop_listening_if_unused()
+
+    def watch(self, key: InstanceKey, watcher: Watcher) -> None:
+        """Tell of every later commit."""
+        self._watchers.setdefault(key, set()).add(watcher)
+        self.engine.on_committed = self._on_committed
+
+    def unwatch(self, key: InstanceKey, watcher: Watcher) -> None:
+        """Safe to call twice."""
+        watchers = self._watchers.get(key, set())
+        watchers.discard(watcher)
+        if not watchers:
+            self._watchers.pop(key, None)
+            self._stop_listening_if_unused()
+
+    def _stop_listening_if_unused(self) -> None:
+        if not self._topics and not self._watchers:
+            self.engine.on_committed = None
 
     def instance_deleted(self, key: InstanceKey) -> None:
+        for watcher in list(self._watchers.get(key, ())):
+            watcher.deleted()
         topic = self._topics.get(key)
         for audience in list(topic.audiences.values()) if topic is not None else ():
             for subscription in list(audience.subscriptions):
@@ -135,6 +161,8 @@ class Realtime:
     # ------------------------------------------------------------------ updates
 
     def _on_committed(self, operation: Operation) -> None:
+        for watcher in self._watchers.get(operation.key, ()):
+            watcher.committed(operation)
         topic = self._topics.get(operation.key)
         if topic is None:
             return

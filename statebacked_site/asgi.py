@@ -23,6 +23,7 @@ from instances import lean
 from instances.consumers import RealtimeConsumer
 from instances.engine import door
 from instances.engine.node import EngineNode
+from instances.live import live_application
 from statebacked_site.engine_settings import engine_settings
 from statebacked_site.errors import TooLarge
 from statebacked_site.json_text import write_json
@@ -72,6 +73,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "websocket":
         if scope["path"] == "/api/rt":
             await realtime_application(scope, receive, send)  # type: ignore[arg-type]
+        elif scope["path"] == "/live":
+            await live_application(scope, receive, send)
         else:
             await receive()
             await send({"type": "websocket.close"})

@@ -187,9 +187,24 @@ class RunnerPool:
         )
 
     @contextlib.asynccontextmanager
-    async def _throw_away_runner(self) -> AsyncIterator[Runner]:
+    async def apart(
+        self, version_id: int, on_lines: Callable[[Runner, list[bytes]], None]
+    ) -> AsyncIterator[Runner]:
+        """A runner of its own with that version's code, for a look at what it would do.
+
+        Raises BundleFailed or RunnerUnavailable.
+        """
+        code = await self._load_code(version_id)
+        async with self._check_slots, self._throw_away_runner(on_lines) as runner:
+            await runner.load(code, limit_s=self._settings.load_limit_s)
+            yield runner
+
+    @contextlib.asynccontextmanager
+    async def _throw_away_runner(
+        self, on_lines: Callable[[Runner, list[bytes]], None] = lambda runner, lines: None
+    ) -> AsyncIterator[Runner]:
         await self._make_room()
-        runner = await self._spawn(on_lines=lambda runner, lines: None)
+        runner = await self._spawn(on_lines=on_lines)
         try:
             yield runner
         finally:
