@@ -1,0 +1,260 @@
+"""The rows of the instances page, at a cost that does not grow with the number of instances.
+
+What events change (state, status, latest time) has no index, since every event would pay for it. So
+one look takes a *window* of instances in the order of an index, and filters within it:
+
+  small  up to WINDOW instances: the window is all of them, every filter and order is exact
+  large  more than that: the window is the next SCAN of them in the order that was asked for, and
+         the page says how far it has looked and goes on from there
+
+With a name given, only the instances whose name begins with it count.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from django.db.models import Count, Q, QuerySet
+
+from instances.access import instances_of
+from instances.models import Instance
+from instances.pages.words import Leaf, leaves_of, version_name
+from machines.models import Machine, MachineVersion
+from statebacked_site import base64url
+from statebacked_site.errors import InvalidParameter
+from statebacked_site.json_text import parse_json, write_json
+
+ROWS = 50
+WINDOW = 10_000
+SCAN = 20_000
+VERSIONS_OFFERED = 50
+STATES_OFFERED = 200
+CURSOR_LENGTH_MAX = 512
+
+# By the name in the URL: the fields, and whether an index has that order.
+ORDERS = {
+    "created": (("-id",), True),
+    "-created": (("id",), True),
+    "name": (("slug",), True),
+    "-name": (("-slug",), True),
+    "updated": (("-ts", "-id"), False),
+    "-updated": (("ts", "id"), False),
+}
+STATUSES = {"running": Instance.Status.RUNNING, "paused": Instance.Status.PAUSED}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What the page's URL asks for; an empty text asks for nothing."""
+
+    text: str = ""  # beginning of the name
+    state: str = ""  # path of an active state: a leaf or one that holds it
+    status: str = ""
+    version: str = ""  # public id
+    order: str = "created"
+
+    @property
+    def is_narrow(self) -> bool:
+        return bool(self.text or self.state or self.status or self.version)
+
+
+class Row(NamedTuple):
+    slug: str
+    leaves: list[Leaf]
+    is_paused: bool
+    is_done: bool
+    version: str
+    created_ms: int
+    updated_ms: int
+
+
+class StateCount(NamedTuple):
+    path: str
+    depth: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    rows: list[Row]
+    filter: Filter
+    cursor: str | None  # None: there is nothing after these rows
+    total: int  # of all instances with such a name, at most WINDOW + 1
+    matching: int | None  # exact, or None: not all were looked at
+    is_large: bool
+    looked_at: int  # in the window
+    states: list[StateCount]  # of the window, parents before children
+    versions: list[MachineVersion]
+
+
+def list_instances(machine: Machine, asked: Filter, cursor: str | None) -> Listing:
+    """One page. Raises InvalidParameter for a cursor, status, version or order there is none of."""
+    if asked.order not in ORDERS:
+        raise InvalidParameter(f"There is no order {asked.order[:20]!r}", "sort")
+    if asked.status and asked.status not in STATUSES:
+        raise InvalidParameter("The status is running or paused", "status")
+    versions = list(
+        MachineVersion.objects.filter(machine=machine).order_by("-id")[:VERSIONS_OFFERED]
+    )
+    named = _named(instances_of(machine), asked.text)
+    total = named.values("pk")[: WINDOW + 1].count()
+    is_large = total > WINDOW
+    if is_large:
+        asked = _indexed_order(asked)
+    window, window_end = _window(named, asked, cursor, is_large)
+    states = dict(_counted_states(window))
+    matching = _matching(window, machine, asked, states)
+    found = list(
+        (matching if is_large else _after(matching, asked, cursor))
+        .order_by(*ORDERS[asked.order][0])
+        .select_related("version")
+        .only("slug", "state", "status", "ts", "created_at", "version__client_info",
+              "version__public_id")[: ROWS + 1]
+    )  # fmt: skip
+    if len(found) > ROWS:
+        found.pop()
+        next_cursor = _cursor_after(found[-1], asked)
+    else:
+        next_cursor = window_end
+    return Listing(
+        rows=[_row(instance) for instance in found],
+        filter=asked,
+        cursor=next_cursor,
+        total=total,
+        matching=None if is_large else matching.count(),
+        is_large=is_large,
+        looked_at=sum(states.values()),
+        states=_tree(states),
+        versions=versions,
+    )
+
+
+def _indexed_order(asked: Filter) -> Filter:
+    """Of very many, only what an index has in order can be listed; of names, by name."""
+    if asked.text and asked.order.lstrip("-") != "name":
+        return replace(asked, order="name")
+    if not ORDERS[asked.order][1]:
+        return replace(asked, order="created")
+    return asked
+
+
+def _named(instances: QuerySet[Instance], beginning: str) -> QuerySet[Instance]:
+    """A range of the slug index, not LIKE: that needs an index of its own in Postgres."""
+    if not beginning:
+        return instances
+    return instances.filter(slug__gte=beginning, slug__lt=beginning + "\U0010ffff")
+
+
+def _window(
+    named: QuerySet[Instance], asked: Filter, cursor: str | None, is_large: bool
+) -> tuple[QuerySet[Instance], str | None]:
+    """The instances to filter, and where the next window begins."""
+    if not is_large:
+        return Instance.objects.filter(pk__in=named.values("pk")), None
+    ordered = _after(named, asked, cursor).order_by(*ORDERS[asked.order][0])
+    ids = ordered.values("pk")[:SCAN]
+    last = ordered.only("slug", "ts")[SCAN - 1 : SCAN].first()
+    end = _cursor_after(last, asked) if last is not None else None
+    return Instance.objects.filter(pk__in=ids), end
+
+
+def _counted_states(window: QuerySet[Instance]) -> list[tuple[str, int]]:
+    return list(window.values_list("state").annotate(count=Count("pk")).order_by())
+
+
+def _matching(
+    window: QuerySet[Instance], machine: Machine, asked: Filter, states: dict[str, int]
+) -> QuerySet[Instance]:
+    matching = window
+    if asked.status:
+        matching = matching.filter(status=STATUSES[asked.status])
+    if asked.version:
+        version = MachineVersion.objects.filter(machine=machine, public_id=asked.version).first()
+        if version is None:
+            raise InvalidParameter("The machine has no such version", "version")
+        matching = matching.filter(version=version)
+    if asked.state:
+        matching = matching.filter(
+            state__in=[stored for stored in states if is_in_state(stored, asked.state)]
+        )
+    return matching
+
+
+def is_in_state(stored_state: str, path: str) -> bool:
+    """Whether the state at `path` is active: as a leaf, or since it holds one."""
+    inside = f"{path}."
+    return any(
+        leaf.path == path or leaf.path.startswith(inside) for leaf in leaves_of(stored_state)
+    )
+
+
+def _tree(states: dict[str, int]) -> list[StateCount]:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for stored, count in states.items():
+        paths = set()
+        for leaf in leaves_of(stored):
+            keys = tuple(_split(leaf.path))
+            paths.update(keys[: depth + 1] for depth in range(len(keys)))
+        for path in paths:
+            counts[path] += count
+    return [
+        StateCount(".".join(path), len(path) - 1, counts[path])
+        for path in sorted(counts)[:STATES_OFFERED]
+    ]
+
+
+def _split(path: str) -> list[str]:
+    """The keys of a path, still escaped."""
+    keys = path.replace("\\.", "\0").split(".")
+    return [key.replace("\0", "\\.") for key in keys]
+
+
+def _row(instance: Instance) -> Row:
+    return Row(
+        slug=instance.slug,
+        leaves=leaves_of(instance.state),
+        is_paused=instance.status == Instance.Status.PAUSED,
+        is_done=instance.state.endswith('"done":true}'),
+        version=version_name(instance.version),
+        created_ms=instance.created_at,
+        updated_ms=instance.ts,
+    )
+
+
+# --- Cursors: the order's values of the last instance that was looked at ------------------------
+
+
+def _cursor_after(instance: Instance, asked: Filter) -> str:
+    fields = ORDERS[asked.order][0]
+    return base64url.encode(write_json([getattr(instance, f.lstrip("-")) for f in fields]))
+
+
+def _after(instances: QuerySet[Instance], asked: Filter, cursor: str | None) -> QuerySet[Instance]:
+    if not cursor:
+        return instances
+    fields = ORDERS[asked.order][0]
+    values = _values(cursor, fields)
+    lookup = "lt" if fields[0].startswith("-") else "gt"
+    first = fields[0].lstrip("-")
+    condition = Q(**{f"{first}__{lookup}": values[0]})
+    if len(fields) == 2:
+        second = fields[1].lstrip("-")
+        condition |= Q(**{first: values[0], f"{second}__{lookup}": values[1]})
+    return instances.filter(condition)
+
+
+def _values(cursor: str, fields: tuple[str, ...]) -> list[Any]:
+    """They are not signed: they can only move within the list."""
+    kinds = [str if field.lstrip("-") == "slug" else int for field in fields]
+    try:
+        values = parse_json(base64url.decode(cursor[:CURSOR_LENGTH_MAX]))
+    except ValueError:
+        values = None
+    if (
+        not isinstance(values, list)
+        or [type(value) for value in values] != kinds
+        or any(isinstance(value, str) and "\0" in value for value in values)
+        or any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
+    ):
+        raise InvalidParameter("The cursor is none that this list has given", "after")
+    return values
