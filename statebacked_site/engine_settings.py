@@ -13,7 +13,7 @@ RETIRE_MARGIN = timedelta(seconds=5)
 def engine_settings() -> NodeSettings:
     deno, esbuild = RuntimeSettings.find_programs(settings.BASE_DIR)
     return NodeSettings(
-        database=settings.DATABASE_PATH,
+        database=settings.DATABASE,
         synchronous=settings.SQLITE_SYNCHRONOUS,
         settle_limit_ms=settings.SETTLE_LIMIT // timedelta(milliseconds=1),
         runtime=RuntimeSettings(

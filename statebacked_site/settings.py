@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from django.utils.functional import SimpleLazyObject
 
+from statebacked_site.databases import postgres_database, read_database_url, sqlite_database
 from statebacked_site.environment import Environment, InvalidVariable
 from statebacked_site.secret_key import load_or_create_secret_key
 
@@ -72,42 +73,18 @@ SQLITE_SYNCHRONOUS = env.choice("STATEBACKED_SQLITE_SYNCHRONOUS", "FULL", ("FULL
 
 # --- Database -----------------------------------------------------------------------------
 
-
-def sqlite_path(url: str) -> Path:
-    """The file that DATABASE_URL names; raises InvalidVariable for any other database."""
-    parts = urlsplit(url)
-    if parts.scheme != "sqlite":
-        raise InvalidVariable(
-            f"DATABASE_URL names a {parts.scheme or 'nameless'} database, but only sqlite is"
-            " supported so far: write sqlite:////absolute/path/db.sqlite3 or leave it out"
-        )
-    # As elsewhere, three slashes start a relative path and four an absolute one.
-    name = parts.path.removeprefix("/")
-    if parts.netloc or parts.query or not name or name == ":memory:":
-        raise InvalidVariable("DATABASE_URL must be sqlite:////absolute/path/db.sqlite3")
-    return Path(name).absolute()
-
-
 DATABASE_URL = env.text("DATABASE_URL", "")
-DATABASE_PATH = sqlite_path(DATABASE_URL) if DATABASE_URL else DATA_DIR / "db.sqlite3"
+DATABASE = read_database_url(DATABASE_URL) if DATABASE_URL else DATA_DIR / "db.sqlite3"
+
+# Connections of one process that Django's own requests and look-ups share; the engine has its own.
+POSTGRES_CONNECTIONS = env.integer("STATEBACKED_POSTGRES_CONNECTIONS", 10, minimum=2, maximum=1000)
 
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": DATABASE_PATH,
-        "OPTIONS": {
-            # A transaction that begins as a reader and then writes fails at once when another
-            # writer came between; one that begins as a writer waits its turn.
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
-            "init_command": (
-                "PRAGMA journal_mode=WAL;"
-                f"PRAGMA synchronous={SQLITE_SYNCHRONOUS};"
-                "PRAGMA temp_store=MEMORY;"
-                "PRAGMA cache_size=-16000;"
-            ),
-        },
-    }
+    "default": (
+        sqlite_database(DATABASE, SQLITE_SYNCHRONOUS)
+        if isinstance(DATABASE, Path)
+        else postgres_database(DATABASE, POSTGRES_CONNECTIONS)
+    )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Postgres, running_postgres
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS_MAX = 60
 
@@ -43,6 +45,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
     with running_server(tmp_path_factory.mktemp("server") / "data") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A Postgres server, shared by all tests of the run; each makes databases of its own."""
+    with running_postgres(tmp_path_factory.mktemp("postgres") / "cluster") as server:
+        yield server
 
 
 class running_server:  # noqa: N801 (reads as a function where it is used)

@@ -51,6 +51,7 @@ from instances.engine.operations import (
     TimerRow,
     state_body,
 )
+from instances.engine.plan import LOCAL_TIMER_MS
 from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
 from instances.engine.store import InstanceRow, LogRow, Store
 
@@ -64,9 +65,11 @@ CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
 EFFECTS_PER_STEP = 1_000
 DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
 SELF_MADE_SPACING_MS = 10
-LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the database again
 LOG_ROWS_WAITING = 5_000
 STATE_PREFIX = '{"state":'
+
+# What reading a line can raise that is not as it should be.
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 
 LIMIT_MESSAGES = {
     "memory": "the machine used more memory than a runner has",
@@ -213,10 +216,9 @@ class Engine:
     # ------------------------------------------------------------------ queue → runner
 
     def _enqueue(self, activation: Activation, operation: Operation) -> None:
-        if operation.request_key is not None and activation.row_id is not None:
-            if self.store.has_request_key(activation.row_id, operation.request_key):
-                operation.answer(Replayed(activation.body()))
-                return
+        if operation.request_key is not None and operation.must_look_up_key:
+            self._look_up_key(activation, operation, operation.request_key)
+            return
         queue = activation.queue
         if queue and operation.is_external and _is_mailbox_full(queue, operation):
             self._refuse(operation, MailboxFull("too many events wait for this instance"))
@@ -229,6 +231,39 @@ class Engine:
             queue.append(operation)
         else:
             self._send(activation, operation)
+
+    def _look_up_key(self, activation: Activation, operation: Operation, request_key: str) -> None:
+        """Let an operation go on unless its request was sent before."""
+        in_progress = itertools.chain(activation.queue, activation.sent, activation.uncommitted)
+        if any(other.request_key == request_key for other in in_progress):
+            operation.refuse(Unavailable("a request with this idempotency key is in progress"))
+            return
+
+        def found(answer: bool | Exception) -> None:
+            if isinstance(answer, Exception):
+                operation.refuse(Unavailable("the database does not answer"))
+            elif answer:
+                self._answer_replayed(operation)
+            else:
+                # A request with the same key may still come between: the commit finds out.
+                operation.must_look_up_key = False
+                self.submit(operation)
+
+        assert activation.row_id is not None
+        self.store.find_request_key(activation.row_id, request_key, found)
+
+    def _answer_replayed(self, operation: Operation) -> None:
+        """Its event is in the history already: answer with the state that is committed now."""
+
+        def read(row: InstanceRow | Exception | None) -> None:
+            if isinstance(row, InstanceRow):
+                operation.answer(Replayed(state_body(row.ts, row.state, public_of(row.context))))
+            elif row is None:
+                operation.refuse(InstanceDeleted(f"there is no instance {operation.key[1]}"))
+            else:
+                operation.refuse(Unavailable("the database does not answer"))
+
+        self.store.read(operation.key, read)
 
     def _may_send(self, activation: Activation, operation: Operation) -> bool:
         """Only settled activations chain: with live services, steps are taken one at a time."""
@@ -398,7 +433,7 @@ class Engine:
                     request.send(request, int(fields[1]))
                 else:
                     self._on_answer(link, request, fields, now_ms, ready)
-        except (ProtocolViolation, UnicodeDecodeError, ValueError, KeyError, IndexError) as error:
+        except (ProtocolViolation, *MALFORMED) as error:
             log.warning("version %s: runner broke the protocol: %r", process.version_id, error)
             process.kill("protocol")
         if ready:
@@ -660,7 +695,9 @@ class Engine:
         elif code == Code.THREW:
             name, message, stack = _error_fields(operation.state)
             self._log_thrown(activation, operation, "event failed")
-            thrown = MachineThrew(f"{name}: {message}" if name else message, stack)
+            thrown: EngineError = MachineThrew(f"{name}: {message}" if name else message, stack)
+            if name == "ContextTooLarge":
+                thrown = ContextTooLarge(message)
             self._refuse(operation, thrown)
             if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
                 self._service_event_failed(activation, operation, thrown)
@@ -668,7 +705,7 @@ class Engine:
             raise ProtocolViolation(f"unknown code {code}")
 
     def _service_event_failed(
-        self, activation: Activation, operation: Operation, thrown: MachineThrew
+        self, activation: Activation, operation: Operation, thrown: EngineError
     ) -> None:
         """The service has ended but its event can't be processed: it counts as lost.
 
@@ -703,7 +740,7 @@ class Engine:
                 operation.tries += 1
                 activation.returned.append(operation)
             case Outcome.DUPLICATE:
-                operation.answer(Replayed(activation.body()))
+                self._answer_replayed(operation)
             case Outcome.GONE:
                 self._delivered(operation)
             case Outcome.EXISTS:
@@ -721,18 +758,24 @@ class Engine:
     def _refuse_existing(self, operation: Operation) -> None:
         """The name is taken: perhaps by this very request, sent before."""
         error = InstanceExists(f"{operation.key[1]} exists already")
-        if operation.request_key is None:
+        request_key = operation.request_key
+        if request_key is None:
             operation.refuse(error)
             return
-        request_key = operation.request_key
 
-        def found(row: InstanceRow | Exception | None) -> None:
-            if isinstance(row, InstanceRow) and self.store.has_request_key(row.id, request_key):
-                operation.answer(Replayed(state_body(row.ts, row.state, public_of(row.context))))
+        def found(answer: bool | Exception) -> None:
+            if answer is True:
+                self._answer_replayed(operation)
             else:
                 operation.refuse(error)
 
-        self.store.read(operation.key, found)
+        def read(row: InstanceRow | Exception | None) -> None:
+            if isinstance(row, InstanceRow):
+                self.store.find_request_key(row.id, request_key, found)
+            else:
+                operation.refuse(error)
+
+        self.store.read(operation.key, read)
 
     # ------------------------------------------------------------------ after each step
 
@@ -843,6 +886,7 @@ class Engine:
         elif operation.kind is Kind.INIT:
             self._create(operation)
         else:
+            operation.must_look_up_key = True
             self.submit(operation)
 
     def _refuse(self, operation: Operation, error: EngineError) -> None:

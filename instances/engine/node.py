@@ -8,16 +8,18 @@ import logging
 import os
 import secrets
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instances.engine.core import LOCAL_TIMER_MS, Engine
+from instances.engine.clocks import DatabaseClock, LoopClock
+from instances.engine.core import Clock, Engine
 from instances.engine.lock import EngineLock
-from instances.engine.operations import Delivery
+from instances.engine.operations import Delivery, Operation, Outcome
+from instances.engine.postgres_store import PostgresStore
 from instances.engine.sqlite_store import SqliteStore
+from instances.engine.store import Store
 from instances.engine.timers import Timers
 from instances.lookups import in_thread
 from instances.realtime import Realtime
@@ -34,21 +36,10 @@ DRAIN_S = 25.0  # how long unsettled instances may go on when the server stops
 
 @dataclass(frozen=True)
 class NodeSettings:
-    database: Path
-    synchronous: str  # FULL (durable against a power cut) or NORMAL
+    database: Path | str  # a SQLite file, or the address of a Postgres database
+    synchronous: str  # of SQLite: FULL (durable against a power cut) or NORMAL
     settle_limit_ms: int
     runtime: RuntimeSettings
-
-
-class LoopClock:
-    """The real clock: wall time for what is stored, the loop's monotonic time for waiting."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.monotonic = loop.time
-        self.call_at: Callable[..., asyncio.TimerHandle] = loop.call_at
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
 
 
 class EngineNode:
@@ -56,7 +47,7 @@ class EngineNode:
 
     loop: asyncio.AbstractEventLoop
     engine: Engine
-    store: SqliteStore
+    store: Store
     pool: RunnerPool
     timers: Timers
     realtime: Realtime
@@ -69,17 +60,7 @@ class EngineNode:
 
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.lock = EngineLock(self.settings.database)
-        self.lock.acquire()
-        self.clock = LoopClock(self.loop)
-        self.store = SqliteStore(
-            str(self.settings.database),
-            self.id,
-            post=self.loop.call_soon_threadsafe,
-            on_commit=lambda outcomes: self.engine.on_commit(outcomes),
-            synchronous=self.settings.synchronous,
-            local_timer_ms=LOCAL_TIMER_MS,
-        )
+        await self._open_store()
         self.pool = RunnerPool(
             self.settings.runtime,
             load_code=load_version_code,
@@ -98,7 +79,6 @@ class EngineNode:
             on_delivered=self.timers.delivered,
         )
         self.realtime = Realtime(self.engine, self.loop)
-        self.store.start()
         await self.pool.start()
         self.timers.start()
         self._flusher = self.loop.create_task(self._flush_logs())
@@ -116,8 +96,38 @@ class EngineNode:
         self._flusher.cancel()
         self.engine.flush_logs()
         await self.pool.stop()
-        await asyncio.to_thread(self.store.stop)
-        self.lock.release()
+        await self._close_store()
+
+    async def _open_store(self) -> None:
+        def on_commit(outcomes: list[tuple[Operation, Outcome]]) -> None:
+            self.engine.on_commit(outcomes)
+
+        database = self.settings.database
+        if isinstance(database, Path):
+            self.lock = EngineLock(database)
+            self.lock.acquire()
+            self.clock: Clock = LoopClock(self.loop)
+            self.sqlite = SqliteStore(
+                str(database),
+                self.id,
+                post=self.loop.call_soon_threadsafe,
+                on_commit=on_commit,
+                synchronous=self.settings.synchronous,
+            )
+            self.sqlite.start()
+            self.store = self.sqlite
+        else:
+            self.clock = DatabaseClock(self.loop)
+            self.postgres = PostgresStore(database, self.id, on_commit=on_commit)
+            await self.postgres.start()
+            self.store = self.postgres
+
+    async def _close_store(self) -> None:
+        if isinstance(self.settings.database, Path):
+            await asyncio.to_thread(self.sqlite.stop)
+            self.lock.release()
+        else:
+            await self.postgres.stop()
 
     def hurry(self) -> None:
         """Stop without waiting for instances to settle. May be called from a signal handler."""

@@ -128,6 +128,7 @@ class Operation:
         "inbox_n",
         "key",
         "kind",
+        "must_look_up_key",
         "public",
         "reply",
         "report",
@@ -165,6 +166,7 @@ class Operation:
         self.child = child  # JSON string: the service that a SERVICE or LOST_SERVICE event is of
         self.inbox_n = inbox_n
         self.creation = creation  # of INIT: version id, given context, reference to the parent
+        self.must_look_up_key = kind is Kind.CLIENT  # its request key, before it is computed
         self.tries = 0
         self.suspect = False  # was in flight when a runner died among others
         self.timers: list[TimerRow] | None = None

@@ -11,6 +11,10 @@ from typing import Any, Protocol
 
 from instances.engine.operations import SETTLED, Activation, Code, Kind, Operation, Outcome
 
+PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
+ATTEMPTS_MAX = 5  # of a delivery; then it is a dead letter
+RETRY_AFTER_MS = 30_000
+CLAIMS_MAX = 20  # ends of an engine that a delivery may see before it is suspected
 LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the database again
 
 # Answers by which a delivery is done: refused and thrown ones are failed attempts instead.
@@ -41,6 +45,7 @@ class Plan:
         self.must_confirm = must_confirm
         self.outcomes: list[tuple[Operation, Outcome]] = []
         self.inserts: list[tuple[Any, ...]] = []
+        self.made: set[Activation] = set()  # that an insert is for
         # By activation: the values of its last step, and the seq that the row must have now.
         self.updates: dict[Activation, tuple[Operation, int]] = {}
         self.history: list[tuple[Any, ...]] = []
@@ -68,7 +73,7 @@ class Plan:
             if activation in self.cancelling:
                 self.in_any_order = False
         if code != Code.CHANGED and code != Code.CHANGED_WITH_EFFECTS:
-            if self.must_confirm and activation.row_id is not None:
+            if self.must_confirm and activation.row_id is not None and activation not in self.made:
                 self.confirms[activation] = operation.seq
             return
         if operation.kind is Kind.INIT:
@@ -105,6 +110,7 @@ class Plan:
         if activation.row_id is None:
             activation.row_id = self.ids.take_instance_id()
         machine_id, slug = operation.key
+        self.made.add(activation)
         settled = operation.children == SETTLED
         self.inserts.append(
             (
@@ -138,7 +144,9 @@ class Plan:
                 self.cancels.append((operation, send_id))
                 self.cancelling.add(operation.activation)
         for timer in operation.timers or ():
-            timer.delivery_id = id_ = self.ids.take_delivery_id()
+            if not timer.delivery_id:  # else an earlier attempt may have written it
+                timer.delivery_id = self.ids.take_delivery_id()
+            id_ = timer.delivery_id
             self.pending.setdefault((row_id, timer.send_id), []).append(id_)
             claimed = timer.due_at_ms < soon_ms  # the engine runs it without asking again
             self.timers[id_] = (
@@ -155,3 +163,16 @@ class Plan:
                 operation.created_at_ms,
                 machine_id,
             )
+
+    def has_clashes(self) -> bool:
+        """Whether a part depends on another one, where one statement sees a single snapshot."""
+        activations = {*self.updates, *self.confirms, *self.made}
+        consumed = {delivery_id for _, delivery_id in self.consumed}
+        cancelled = {(operation.activation, send_id) for operation, send_id in self.cancels}
+        return (
+            # An activation that ends and the one that follows it.
+            len({activation.row_id for activation in activations}) != len(activations)
+            or len(consumed) != len(self.consumed)
+            or len(cancelled) != len(self.cancels)
+            or not self.made.isdisjoint(self.updates)
+        )

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import pq
 
 log = logging.getLogger("statebacked.store")
@@ -90,13 +91,14 @@ class Session:
         pg = self._pg
         assert pg is not None
         loop = asyncio.get_running_loop()
-        self._answer = answer = loop.create_future()
+        answer: asyncio.Future[list[Row]] = loop.create_future()
+        self._answer = answer
         patience = loop.call_later(ANSWER_TIMEOUT_S, self._cut, "no answer in time")
         try:
             pg.send_query_prepared(statement.encode(), parameters, [1] * len(parameters))
             self._flush()
             return await answer
-        except pq.PQerror as error:
+        except psycopg.Error as error:
             self._cut(str(error))
             raise ConnectionCut(str(error)) from error
         except asyncio.CancelledError:
@@ -171,7 +173,7 @@ class Session:
         try:
             if pg.flush() == 0:
                 asyncio.get_running_loop().remove_writer(pg.socket)
-        except pq.PQerror as error:
+        except psycopg.Error as error:
             self._cut(str(error))
 
     def _readable(self) -> None:
@@ -185,7 +187,7 @@ class Session:
             result = pg.get_result()
             while not pg.is_busy() and pg.get_result() is not None:
                 pass  # libpq wants to be read until there is nothing more
-        except pq.PQerror as error:
+        except psycopg.Error as error:
             self._cut(str(error))
             return
         if pg.status != pq.ConnStatus.OK or (result is not None and _ends_connection(result)):

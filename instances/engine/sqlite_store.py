@@ -16,29 +16,31 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from instances.engine.operations import (
     SETTLED,
-    Activation,
     Code,
     Delivery,
     Kind,
     Operation,
     Outcome,
 )
-from instances.engine.plan import HISTORY_COLUMNS, Plan
+from instances.engine.plan import (
+    ATTEMPTS_MAX,
+    CLAIMS_MAX,
+    HISTORY_COLUMNS,
+    PURGE_ROWS,
+    RETRY_AFTER_MS,
+    Plan,
+)
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 
 log = logging.getLogger("statebacked.store")
 
 BATCH_STEPS = 256
-PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
-ATTEMPTS_MAX = 5  # of a delivery; then it is a dead letter
-RETRY_AFTER_MS = 30_000
-CLAIMS_MAX = 20  # starts of an engine that a delivery may be part of before it is suspected
 # A claim ends with the process that holds it: they are cleared at the start.
 CLAIM_MS = 86_400_000
 
@@ -56,7 +58,7 @@ CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
 TIMER = """INSERT INTO delivery (id, kind, org_id, target_machine_id, target_slug, source_id,
  source_seq, source_n, send_id, event, due_at, claim_until, claims, attempts, created_at)
  SELECT ?, 0, org_id, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ? FROM machines_machine WHERE id=?"""
-READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children
+READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL
  FROM instance WHERE machine_id=? AND slug=?"""
 CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
@@ -212,6 +214,9 @@ class SqliteStore:
             return claimed
 
         self._task(work, done, failed=[])
+
+    def renew_claims(self, delivery_ids: Iterable[int]) -> None:
+        """Nothing to do: claims last as long as the process."""
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         # Not the delivery's fault: the claim does not count towards CLAIMS_MAX.

@@ -1,11 +1,12 @@
 """The door to the database: one interface, whatever stands behind it.
 
-Implementations: `sqlite_store.SqliteStore`. All callbacks are called on the engine's loop.
+Implementations: `sqlite_store.SqliteStore`, `postgres_store.PostgresStore`. All callbacks are
+called on the engine's loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from instances.engine.operations import Delivery, Operation, Outcome
@@ -25,6 +26,10 @@ class InstanceRow(NamedTuple):
     extra: str
     context: str
     children: str
+    # Of an unsettled instance, where there are several nodes: who runs its services, and until when
+    # it is given to settle (ms).
+    owner: str | None = None
+    settle_deadline: int | None = None
 
 
 class LogRow(NamedTuple):
@@ -47,14 +52,20 @@ class Store(Protocol):
     ) -> None:
         """The committed row of an instance, or None."""
 
-    def has_request_key(self, instance_id: int, request_key: str) -> bool:
+    def find_request_key(
+        self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
+    ) -> None:
         """Whether an event with this idempotency key is in the history."""
+
+    def has_due(self, before_ms: int, now_ms: int) -> bool:
+        """Whether it may pay to claim deliveries; cheap."""
 
     def put(self, operations: list[Operation]) -> None:
         """Commit steps, in this order; the outcomes come to `on_commit`, in this order.
 
         An operation that changed nothing passes through without a write, unless it consumes a
-        delivery. A step whose activation is dead, or that follows a failed one, is a CONFLICT.
+        delivery; with other writers, it is a CONFLICT if its instance has moved. A step whose
+        activation is dead, or that follows a failed one, is a CONFLICT.
         """
 
     def set_status(
@@ -70,6 +81,9 @@ class Store(Protocol):
 
     def claim_due(self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]) -> None:
         """Claim deliveries due before that time, in order of (due_at, id)."""
+
+    def renew_claims(self, delivery_ids: Iterable[int]) -> None:
+        """This process still works on these deliveries: nobody else may claim them."""
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         """Give a delivery back without counting an attempt."""

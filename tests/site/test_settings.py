@@ -1,5 +1,6 @@
 """Settings are read once per process, so each case here is a process of its own."""
 
+import ast
 import json
 import re
 import stat
@@ -76,7 +77,28 @@ def test_secret_key_of_the_environment_leaves_no_file(tmp_path):
 def test_database_may_lie_elsewhere(tmp_path):
     settings = read_settings(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/other.sqlite3")
 
-    assert settings["DATABASE_PATH"] == str(tmp_path / "other.sqlite3")
+    assert settings["DATABASE"] == str(tmp_path / "other.sqlite3")
+
+
+def test_postgres_is_named_by_its_address(tmp_path):
+    url = "postgres://someone:secret@db.example.com:5433/site?sslmode=require"
+    database = ast.literal_eval(read_settings(tmp_path, DATABASE_URL=url)["DATABASES"])["default"]
+
+    assert database["ENGINE"] == "django.db.backends.postgresql"
+    assert (database["HOST"], database["PORT"], database["NAME"]) == (
+        "db.example.com",
+        "5433",
+        "site",
+    )
+    assert database["OPTIONS"]["sslmode"] == "require"
+    assert database["OPTIONS"]["pool"]["max_size"] == 10
+
+
+def test_wrong_database_address_is_not_repeated(tmp_path):
+    result = run_python(CHECK, tmp_path, DATABASE_URL="postgres://someone:secret@/")
+
+    assert result.stderr.startswith("DATABASE_URL")
+    assert "secret" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,8 +112,10 @@ def test_database_may_lie_elsewhere(tmp_path):
         ("STATEBACKED_LOG_RETENTION_DAYS", "0"),
         ("STATEBACKED_LOG_LEVEL", "LOUD"),
         ("STATEBACKED_SQLITE_SYNCHRONOUS", "OFF"),
-        ("DATABASE_URL", "postgres://localhost/statebacked"),
+        ("DATABASE_URL", "mysql://localhost/statebacked"),
         ("DATABASE_URL", "sqlite://:memory:"),
+        ("DATABASE_URL", "postgres://localhost"),
+        ("STATEBACKED_POSTGRES_CONNECTIONS", "1"),
     ],
 )
 def test_wrong_variable_stops_every_command_and_is_named(tmp_path, name, value):

@@ -23,7 +23,7 @@ import heapq
 import itertools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from instances.engine.core import Engine
@@ -137,12 +137,22 @@ class MemoryStore:
     ) -> None:
         def look() -> None:
             row = self.rows.get(key)
-            done(InstanceRow(**{k: row[k] for k in InstanceRow._fields}) if row else None)
+            fields = InstanceRow._fields[:9]
+            done(InstanceRow(**{k: row[k] for k in fields}) if row else None)
 
         self.world.call_in(self.world.random.uniform(0, 2), look)
 
-    def has_request_key(self, instance_id: int, request_key: str) -> bool:
-        return any(t["request_key"] == request_key for t in self.history[instance_id])
+    def find_request_key(
+        self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
+    ) -> None:
+        def look() -> None:
+            done(self._has_request_key(instance_id, request_key))
+
+        self.world.call_in(self.world.random.uniform(0, 2), look)
+
+    def _has_request_key(self, instance_id: int, request_key: str) -> bool:
+        history = self.history.get(instance_id, [])
+        return any(t["request_key"] == request_key for t in history)
 
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         return any(
@@ -215,7 +225,9 @@ class MemoryStore:
             return Outcome.CONFLICT
         assert activation.row_id is not None
         history = self.history[activation.row_id]
-        if operation.request_key and self.has_request_key(activation.row_id, operation.request_key):
+        if operation.request_key and self._has_request_key(
+            activation.row_id, operation.request_key
+        ):
             return Outcome.DUPLICATE
         if delivery is not None:
             del self.deliveries[delivery.id]
@@ -314,6 +326,9 @@ class MemoryStore:
             return claimed
 
         self._task(work, done)
+
+    def renew_claims(self, delivery_ids: Iterable[int]) -> None:
+        pass
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         if delivery_id in self.deliveries:

@@ -1,0 +1,166 @@
+"""Every statement that the engine sends to Postgres; `postgres_store.py` says when.
+
+Arrays come as binary parameters and are unrolled by `unnest`, so that a statement serves a batch of
+any size. All parts of a statement see one snapshot. Rows are locked in the order of their ids, by
+every process, instances before deliveries: two batches never wait for each other in a circle.
+"""
+
+from instances.engine.plan import DELIVERY_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS
+
+DATABASE_NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+# Constant within a statement, unlike the above: an index can be used for a comparison with it.
+STATEMENT_NOW_MS = "(extract(epoch FROM now()) * 1000)::bigint"
+
+
+def _unnest(name: str, columns: str, first: int) -> str:
+    """`unnest(…) AS name(…)` of parameters from number `first`; columns are `name type`."""
+    pairs = [column.split() for column in columns.split(",")]
+    arrays = ", ".join(f"${first + n}::{type_}[]" for n, (_, type_) in enumerate(pairs))
+    return f"unnest({arrays}) AS {name}({', '.join(column for column, _ in pairs)})"
+
+
+INSTANCE_ARRAYS = """id bigint, slug text, version_id bigint, ts bigint, state text, extra text,
+ context text, children text, owner text, settle_deadline bigint, created_at bigint,
+ machine_id bigint"""
+UPDATE_ARRAYS = """id bigint, base bigint, seq bigint, ts bigint, state text, extra text,
+ context text"""
+HISTORY_ARRAYS = """instance_id bigint, seq bigint, commit_id bigint, kind bigint, event text,
+ state text, context text, effects text, report text, auth_context text, duration_us bigint,
+ version_id bigint, request_key text, caused_by bigint, ts bigint, created_at bigint"""
+DELIVERY_ARRAYS = """id bigint, target_slug text, source_id bigint, source_seq bigint,
+ source_n bigint, send_id text, event text, due_at bigint, claim_until bigint, claims bigint,
+ created_at bigint, target_machine_id bigint"""
+
+HISTORY_VALUES = """x.instance_id, x.seq, x.commit_id, x.kind, x.event, x.state, x.context,
+ x.effects, x.report, x.auth_context, x.duration_us, x.version_id, nullif(x.request_key, ''),
+ nullif(x.caused_by, 0), x.ts, x.created_at"""
+
+LOCKED = """locked AS MATERIALIZED (SELECT t.id FROM instance t WHERE t.id = ANY ($1::bigint[])
+ ORDER BY t.id FOR NO KEY UPDATE)"""
+
+# Steps of settled instances that create, consume and cancel nothing: what a busy site does most.
+# Returns the ids of the instances that moved.
+STEPS = f"""WITH {LOCKED},
+moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
+   context = x.context, children = '[]', owner = NULL, settle_deadline = NULL
+ FROM {_unnest("x", UPDATE_ARRAYS, 1)} JOIN locked ON locked.id = x.id
+ WHERE t.id = x.id AND t.seq = x.base AND t.status = 0 RETURNING t.id),
+history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
+ FROM {_unnest("x", HISTORY_ARRAYS, 8)} JOIN moved ON moved.id = x.instance_id)
+SELECT id, NULL FROM moved"""
+
+# Everything that a batch can do. Parameters: updates (1-10: as above, then children, owner and
+# deadline), history (11-26), inserts (27-38), confirms (39-40), consumed deliveries with the
+# instance that consumes them (41-42), timers (43-54), cancels (55-56).
+# What an instance does takes place as a whole, or not at all. Returns the ids of the instances
+# whose part took place, and (instance, cancelled delivery, send id).
+BATCH = f"""WITH {LOCKED},
+consumed AS MATERIALIZED (SELECT d.id FROM delivery d
+ WHERE d.id = ANY ($42::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
+lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 41)}
+ WHERE x.id NOT IN (SELECT id FROM consumed)),
+moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
+   context = x.context, children = x.children, owner = nullif(x.owner, ''),
+   settle_deadline = nullif(x.settle_deadline, 0)
+ FROM {
+    _unnest("x", UPDATE_ARRAYS + ", children text, owner text, settle_deadline bigint", 1)
+} JOIN locked ON locked.id = x.id
+ WHERE t.id = x.id AND t.seq = x.base AND t.status = 0
+   AND t.id NOT IN (SELECT row_id FROM lacking) RETURNING t.id),
+made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, org_id, status, seq)
+ SELECT x.id, x.slug, x.version_id, x.ts, x.state, x.extra, x.context, x.children,
+   nullif(x.owner, ''), nullif(x.settle_deadline, 0), x.created_at, x.machine_id, m.org_id, 0, 1
+ FROM {_unnest("x", INSTANCE_ARRAYS, 27)} JOIN machines_machine m ON m.id = x.machine_id
+ ORDER BY x.machine_id, x.slug ON CONFLICT (machine_id, slug) DO NOTHING RETURNING id),
+confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 39)}
+ JOIN instance t ON t.id = x.id AND t.seq = x.seq AND t.status = 0
+ WHERE x.id NOT IN (SELECT row_id FROM lacking)),
+done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id FROM confirmed),
+history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
+ FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE x.instance_id IN (SELECT id FROM done)),
+used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
+ WHERE d.id = x.id AND x.row_id IN (SELECT id FROM done)),
+cancelled AS (DELETE FROM delivery d WHERE d.id IN (
+   SELECT (SELECT max(e.id) FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
+      AND e.id <> ALL ($42::bigint[]))
+   FROM {_unnest("x", "row_id bigint, send_id text", 55)} WHERE x.row_id IN (SELECT id FROM done))
+ RETURNING d.id, d.source_id, d.send_id),
+timers AS (INSERT INTO delivery ({DELIVERY_COLUMNS}, org_id, kind, attempts)
+ SELECT x.id, x.target_slug, x.source_id, x.source_seq, x.source_n, x.send_id, x.event, x.due_at,
+   x.claim_until, x.claims, x.created_at, x.target_machine_id, m.org_id, 0, 0
+ FROM {_unnest("x", DELIVERY_ARRAYS, 43)} JOIN machines_machine m ON m.id = x.target_machine_id
+ WHERE x.source_id IN (SELECT id FROM done))
+SELECT id, NULL, NULL FROM done UNION ALL SELECT source_id, id, send_id FROM cancelled"""
+
+# Why a step found no row: its commit id (if it is there after all), the instance's status, whether
+# the request key and the delivery are there.
+REASON = """SELECT (SELECT commit_id FROM transition WHERE instance_id = $1::bigint
+   AND seq = $2::bigint),
+ (SELECT status FROM instance WHERE id = $1::bigint),
+ EXISTS (SELECT 1 FROM transition WHERE instance_id = $1::bigint AND request_key = $3::text),
+ EXISTS (SELECT 1 FROM delivery WHERE id = $4::bigint)"""
+
+INSTANCE_IDS = "SELECT nextval('instance_id_seq') FROM generate_series(1, $1::bigint)"
+DELIVERY_IDS = "SELECT nextval('delivery_id_seq') FROM generate_series(1, $1::bigint)"
+
+# --- reading
+
+READ = f"""SELECT x.n, t.id, t.version_id, t.status, t.seq, t.ts, t.state, t.extra, t.context,
+ t.children, t.owner, t.settle_deadline
+ FROM {_unnest("x", "n bigint, machine_id bigint, slug text", 1)}
+ JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
+FIND_REQUEST_KEY = """SELECT 1 FROM transition
+ WHERE instance_id = $1::bigint AND request_key = $2::text"""
+
+# --- other changes
+
+SET_STATUS = """UPDATE instance SET status = $2::bigint WHERE id = $1::bigint AND status <> 2
+ RETURNING id"""
+DELETE = """WITH found AS MATERIALIZED (SELECT id, machine_id, slug FROM instance
+ WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
+gone AS (UPDATE instance t SET status = 2, seq = t.seq + 1, slug = t.slug || '~' || t.id,
+   settle_deadline = NULL, owner = NULL FROM found WHERE t.id = found.id RETURNING t.id),
+undelivered AS (DELETE FROM delivery d USING found
+ WHERE d.target_machine_id = found.machine_id AND d.target_slug = found.slug)
+SELECT id FROM gone"""
+DELETED = "SELECT id FROM instance WHERE status = 2"
+PURGE = """WITH gone AS (DELETE FROM transition WHERE ctid = ANY (ARRAY(
+   SELECT ctid FROM transition WHERE instance_id = $1::bigint LIMIT $2::bigint)) RETURNING 1)
+SELECT count(*) FROM gone"""
+PURGE_LOGS = "DELETE FROM log_entry WHERE instance_id = $1::bigint"
+PURGE_INSTANCE = "DELETE FROM instance WHERE id = $1::bigint AND status = 2"
+RELEASE = """UPDATE instance SET settle_deadline = NULL, owner = NULL
+ WHERE id = $1::bigint AND seq = $2::bigint AND status <> 2"""
+
+# The inner SELECT is an array, so that it runs once and its LIMIT holds.
+CLAIM = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $3::bigint, claims = claims + 1
+ WHERE id = ANY (ARRAY(SELECT id FROM delivery
+   WHERE due_at <= $1::bigint AND claim_until <= {STATEMENT_NOW_MS}
+   ORDER BY due_at, id LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
+ RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
+RENEW_CLAIMS = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $2::bigint
+ WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[])
+   ORDER BY id FOR UPDATE SKIP LOCKED))"""
+POSTPONE = """UPDATE delivery SET claim_until = 0, claims = claims - 1, due_at = $2::bigint
+ WHERE id = $1::bigint"""
+FAIL = f"""UPDATE delivery SET attempts = attempts + 1, last_error = $3::text, claim_until = 0,
+ due_at = {STATEMENT_NOW_MS} + $4::bigint WHERE id = $1::bigint AND attempts = $2::bigint"""
+
+_KEPT_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
+ source_n, send_id, event, due_at, claim_until, claims"""
+BURY = f"""WITH gone AS (DELETE FROM delivery WHERE id = $1::bigint AND attempts = $2::bigint
+ RETURNING *)
+INSERT INTO dead_letter ({_KEPT_COLUMNS}, attempts, last_error, created_at, died_at, reason)
+SELECT {_KEPT_COLUMNS}, $3::bigint, $4::text, created_at, {STATEMENT_NOW_MS}, $4::text FROM gone"""
+
+LOG = f"""INSERT INTO log_entry (org_id, machine_id, version_id, instance_id, instance_slug, level,
+   message, created_at)
+ SELECT m.org_id, m.id, x.version_id, nullif(x.instance_id, 0), x.slug, x.level, x.message, x.at
+ FROM {
+    _unnest(
+        "x",
+        "version_id bigint, instance_id bigint, slug text, level text, message text, at bigint",
+        1,
+    )
+} JOIN machines_machineversion v ON v.id = x.version_id
+ JOIN machines_machine m ON m.id = v.machine_id"""

@@ -1,0 +1,83 @@
+"""The databases that a site may use, as DATABASE_URL names them and as Django takes them."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from statebacked_site.environment import InvalidVariable
+
+POSTGRES_SCHEMES = ("postgres", "postgresql")
+CONNECT_TIMEOUT_S = 3
+WAIT_FOR_CONNECTION_S = 10.0
+
+
+def read_database_url(url: str) -> Path | str:
+    """The SQLite file or the Postgres address of `url`; raises InvalidVariable for others."""
+    # The message must not repeat the address: there may be a password in it.
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        port = parts.port
+    except ValueError as exc:
+        raise InvalidVariable(f"DATABASE_URL cannot be read: {exc}") from exc
+    if parts.scheme in POSTGRES_SCHEMES:
+        if not host or port == 0 or not parts.path.removeprefix("/"):
+            raise InvalidVariable("DATABASE_URL must be postgres://user:password@host:5432/name")
+        return url
+    if parts.scheme != "sqlite":
+        raise InvalidVariable(
+            f"DATABASE_URL names a {parts.scheme or 'nameless'} database, but sqlite and postgres"
+            " are supported: sqlite:////absolute/path/db.sqlite3 or"
+            " postgres://user:password@host:5432/name"
+        )
+    # As elsewhere, three slashes start a relative path and four an absolute one.
+    name = parts.path.removeprefix("/")
+    if parts.netloc or parts.query or not name or name == ":memory:":
+        raise InvalidVariable("DATABASE_URL must be sqlite:////absolute/path/db.sqlite3")
+    return Path(name).absolute()
+
+
+def sqlite_database(path: Path, synchronous: str) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "OPTIONS": {
+            # A transaction that begins as a reader and then writes fails at once when another
+            # writer came between; one that begins as a writer waits its turn.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": (
+                "PRAGMA journal_mode=WAL;"
+                f"PRAGMA synchronous={synchronous};"
+                "PRAGMA temp_store=MEMORY;"
+                "PRAGMA cache_size=-16000;"
+            ),
+        },
+    }
+
+
+def postgres_database(url: str, connections: int) -> dict[str, Any]:
+    from psycopg.conninfo import conninfo_to_dict
+
+    parts: dict[str, Any] = conninfo_to_dict(url)
+    name = parts.pop("dbname")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": parts.pop("user", ""),
+        "PASSWORD": parts.pop("password", ""),
+        "HOST": parts.pop("host"),
+        "PORT": parts.pop("port", ""),
+        # What else stands in the address, such as sslmode, is passed on to libpq.
+        "OPTIONS": {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            **parts,
+            "application_name": "statebacked",
+            # Each request has a thread of its own: without a pool each would connect anew.
+            "pool": {
+                "min_size": 1,
+                "max_size": connections,
+                "timeout": WAIT_FOR_CONNECTION_S,
+            },
+        },
+    }

@@ -1,0 +1,552 @@
+"""The store on both databases: what is committed, what is refused, and why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.management import call_command
+from django.db import connections
+
+from instances.engine.lock import EngineLock, EngineLocked
+from instances.engine.operations import Activation, Delivery, Kind, Operation, Outcome, TimerRow
+from instances.engine.postgres_store import PostgresStore
+from instances.engine.runners import RunnerLink
+from instances.engine.sqlite_store import SqliteStore
+from instances.engine.store import LogRow, Store
+from statebacked_site.databases import postgres_database, sqlite_database
+from tests.servers import new_postgres_database
+
+KEY = (1, "order-1")
+STATE = '{"state":"on","tags":[],"done":false}'
+
+
+class Loop:
+    """Takes the calls that the store posts, and runs them when a test asks."""
+
+    def __init__(self) -> None:
+        self.calls: queue.Queue[Any] = queue.Queue()
+        self.outcomes: list[tuple[Operation, Outcome]] = []
+
+    def post(self, callback: Any, *args: Any) -> None:
+        self.calls.put((callback, args))
+
+    def on_commit(self, outcomes: list[tuple[Operation, Outcome]]) -> None:
+        self.outcomes += outcomes
+
+    def next(self) -> None:
+        callback, args = self.calls.get(timeout=10)
+        callback(*args)
+
+    def outcomes_of(self, count: int) -> list[Outcome]:
+        """The next `count` outcomes."""
+        while len(self.outcomes) < count:
+            self.next()
+        taken, self.outcomes = self.outcomes[:count], self.outcomes[count:]
+        return [outcome for _, outcome in taken]
+
+
+class Process:
+    version_id = 1
+    retiring = False
+    waiting: Any = None
+
+    def send(self, line: bytes) -> None:
+        raise AssertionError(line)
+
+    def kill(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+ORG = """INSERT INTO authz_org (id, public_id, name, allow_anonymous_access, created_at)
+ VALUES (7, 'org_x', 'Org', true, '2026-01-01')"""
+MACHINE = "INSERT INTO machines_machine (id, slug, created_at, org_id) VALUES (1, 'order', %s, 7)"
+VERSION = """INSERT INTO machines_machineversion (id, public_id, client_info, xstate_major,
+ created_at, machine_id) VALUES (1, 'ver_x', '', 5, '2026-01-01', 1)"""
+FIRST_ROWS = (ORG, MACHINE.replace("%s", "'2026-01-01'"), VERSION)
+
+
+commit_ids = itertools.count(4_000)
+
+Database = Any  # SqliteDatabase or PostgresDatabase
+
+
+def migrated(database: dict[str, Any], django_db_blocker: Any) -> None:
+    """Run the schema migrations in a database."""
+    connections.databases["schema"] = {**connections.databases["default"], **database}
+    try:
+        with django_db_blocker.unblock():
+            call_command("migrate", database="schema", verbosity=0)
+            connections["schema"].close()
+    finally:
+        del connections.databases["schema"]
+        del connections["schema"]
+
+
+class SqliteDatabase:
+    """A file with the schema as the migrations make it, new for each test."""
+
+    def __init__(self, directory: Path, schema: str) -> None:
+        self.path = directory / "db.sqlite3"
+        with sqlite3.connect(self.path) as db:
+            db.executescript(schema)
+            for sql in FIRST_ROWS:
+                db.execute(sql)
+        db.close()
+
+    def rows(self, sql: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            return db.execute(sql).fetchall()
+
+    def store(self, node: str, loop: Loop) -> Store:
+        store = SqliteStore(str(self.path), node, post=loop.post, on_commit=loop.on_commit)
+        store.start()
+        return store
+
+
+class PostgresDatabase:
+    """A database of the server that all tests share, emptied for each of them."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with psycopg.connect(url) as db:
+            db.execute(
+                "TRUNCATE instance, transition, delivery, dead_letter, log_entry, authz_org,"
+                " machines_machine, machines_machineversion CASCADE"
+            )
+            for sql in FIRST_ROWS:
+                db.execute(sql)
+
+    def rows(self, sql: str) -> list[Any]:
+        with psycopg.connect(self.url) as db:
+            return db.execute(sql.replace("%", "%%")).fetchall()
+
+    def store(self, node: str, loop: Loop) -> Store:
+        return StoreOnItsLoop(self.url, node, loop)
+
+
+class StoreOnItsLoop:
+    """A PostgresStore on an event loop in a thread of its own, called as if it were here."""
+
+    def __init__(self, url: str, node: str, loop: Loop) -> None:
+        self._test = loop
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._store = PostgresStore(
+            url, node, on_commit=lambda outcomes: loop.post(loop.on_commit, outcomes)
+        )
+        self._run(self._store.start())
+
+    has_other_writers = True
+
+    def stop(self) -> None:
+        try:
+            self._run(self._store.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any) -> None:
+            here = [self._here(arg) if callable(arg) else arg for arg in args]
+            self._loop.call_soon_threadsafe(lambda: getattr(self._store, name)(*here))
+
+        return call
+
+    def _here(self, done: Any) -> Any:
+        return lambda answer: self._test.post(done, answer)
+
+
+@pytest.fixture(scope="module")
+def sqlite_schema(tmp_path_factory, django_db_blocker) -> str:
+    path = tmp_path_factory.mktemp("schema") / "schema.sqlite3"
+    migrated(sqlite_database(path, "OFF"), django_db_blocker)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return "\n".join(db.iterdump())
+
+
+@pytest.fixture(scope="session")
+def postgres_database_url(postgres, django_db_blocker) -> str:
+    """A database with the schema as the migrations make it."""
+    url = new_postgres_database(postgres, "store")
+    database = postgres_database(url, 2)
+    del database["OPTIONS"]["pool"]
+    migrated(database, django_db_blocker)
+    return url
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path: Path) -> SqliteDatabase | PostgresDatabase:
+    if request.param == "sqlite":
+        return SqliteDatabase(tmp_path, request.getfixturevalue("sqlite_schema"))
+    return PostgresDatabase(request.getfixturevalue("postgres_database_url"))
+
+
+@pytest.fixture
+def open_store(database: Database) -> Iterator[Callable[[str, Loop], Any]]:
+    """Opens a store of this database, as an engine of that name."""
+    opened: list[Any] = []
+
+    def open_one(node: str, loop: Loop) -> Any:
+        opened.append(database.store(node, loop))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.stop()
+
+
+@pytest.fixture
+def store(open_store, loop: Loop) -> Any:
+    return open_store("node-1", loop)
+
+
+@pytest.fixture
+def rows(database: Database) -> Callable[[str], list[Any]]:
+    return database.rows
+
+
+def step(activation: Activation, kind: Kind = Kind.CLIENT, **fields: Any) -> Operation:
+    """An answered step, ready to be committed."""
+    operation = Operation(kind, activation.key, '{"type":"x"}', '{"sub":"u"}')
+    operation.activation = activation
+    activation.tail_seq += 1
+    operation.seq = activation.tail_seq
+    values = {
+        "code": 0,
+        "state": STATE,
+        "extra": "",
+        "context": f'{{"n":{operation.seq}}}',
+        "public": "",
+        "children": "[]",
+        "effects": "",
+        "report": "",
+        "duration_us": 5,
+        "ts": 1_000 + operation.seq,
+        "created_at_ms": 1_000,
+        "commit_id": next(commit_ids),
+        **fields,
+    }
+    for name, value in values.items():
+        setattr(operation, name, value)
+    return operation
+
+
+def timer(send_id: str, due_at_ms: int, n: int = 0) -> TimerRow:
+    return TimerRow(n, send_id, '{"type":"due"}', due_at_ms)
+
+
+def activation(key: tuple[int, str] = KEY, row_id: int | None = None, seq: int = 0) -> Activation:
+    made = Activation("1", key, row_id, 1, RunnerLink(Process()))
+    made.seq = made.tail_seq = seq
+    return made
+
+
+@pytest.fixture
+def created(store: SqliteStore, loop: Loop) -> Activation:
+    made = activation()
+    store.put([step(made, Kind.INIT)])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    return made
+
+
+def done_with(store: Any, loop: Loop) -> None:
+    """Wait until the store has done what it was asked so far, besides steps."""
+    answers: list[Any] = []
+    store.set_status(0, 1, answers.append)
+    while not answers:
+        loop.next()
+
+
+def test_created_instance_has_row_and_history(store, rows, created):
+    assert rows("SELECT org_id, machine_id, slug, seq, context FROM instance") == [
+        (7, 1, "order-1", 1, '{"n":1}')
+    ]
+    assert rows("SELECT seq, kind, auth_context FROM transition") == [(1, 0, '{"sub":"u"}')]
+
+
+def test_name_that_is_taken_exists(store, rows, loop, created):
+    store.put([step(activation(), Kind.INIT)])
+
+    assert loop.outcomes_of(1) == [Outcome.EXISTS]
+    assert rows("SELECT count(*) FROM transition") == [(1,)]
+
+
+def test_chain_of_steps_is_one_update_and_a_history_row_each(store, rows, loop, created):
+    store.put([step(created) for _ in range(3)])
+
+    assert loop.outcomes_of(3) == [Outcome.COMMITTED] * 3
+    assert rows("SELECT seq, context FROM instance") == [(4, '{"n":4}')]
+    assert rows("SELECT seq FROM transition ORDER BY seq") == [(1,), (2,), (3,), (4,)]
+
+
+def test_stale_step_conflicts_and_takes_what_was_computed_on_it_along(store, rows, loop, created):
+    stale = activation(row_id=created.row_id, seq=5)
+    other = activation((1, "order-2"))
+    store.put([step(stale), step(other, Kind.INIT), step(stale)])
+
+    assert loop.outcomes_of(3) == [Outcome.CONFLICT, Outcome.COMMITTED, Outcome.CONFLICT]
+    assert stale.dead
+    assert rows("SELECT slug, seq FROM instance ORDER BY slug") == [
+        ("order-1", 1),
+        ("order-2", 1),
+    ]
+
+
+def test_step_behind_a_failed_one_is_void_even_if_its_number_fits_by_then(
+    store, rows, loop, created
+):
+    slow = activation(row_id=created.row_id, seq=1)
+    behind = [step(slow), step(slow)]
+    store.put([step(created)])
+    store.put(behind)
+
+    outcomes = loop.outcomes_of(3)
+
+    assert outcomes == [Outcome.COMMITTED, Outcome.CONFLICT, Outcome.CONFLICT]
+    assert rows("SELECT seq FROM instance") == [(2,)]
+
+
+def test_paused_instance_takes_no_step(store, rows, loop, created):
+    store.set_status(created.row_id, 1, lambda found: loop.outcomes.append((None, found)))
+    assert loop.outcomes_of(1) == [True]
+    store.put([step(created)])
+
+    assert loop.outcomes_of(1) == [Outcome.PAUSED]
+    assert rows("SELECT seq FROM instance") == [(1,)]
+
+
+def test_deleted_instance_frees_its_name_and_leaves_nothing(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 99_999)])])
+    loop.outcomes_of(1)
+    store.delete(created.row_id, lambda found: loop.outcomes.append((None, found)))
+    assert loop.outcomes_of(1) == [True]
+    store.put([step(created), step(activation(), Kind.INIT)])
+
+    assert loop.outcomes_of(2) == [Outcome.DELETED, Outcome.COMMITTED]
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def test_request_key_is_in_the_history_once(store, rows, loop, created):
+    twice = [step(created), step(created)]
+    for operation in twice:
+        operation.request_key = "k"
+    store.put(twice)
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED, Outcome.DUPLICATE]
+    answers: list[Any] = []
+    store.find_request_key(created.row_id, "k", answers.append)
+    store.find_request_key(created.row_id, "other", answers.append)
+    while len(answers) < 2:
+        loop.next()
+    assert answers == [True, False]
+    assert rows("SELECT seq FROM instance") == [(2,)]
+
+
+def test_timer_is_written_with_its_step_and_consumed_with_another(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 1_500), timer("u", 90_000, n=1)])])
+    loop.outcomes_of(1)
+    assert rows("SELECT send_id, due_at, claim_until > 0 FROM delivery ORDER BY id") == [
+        ("t", 1_500, 1),
+        ("u", 90_000, 0),
+    ]
+
+    (id_,) = rows("SELECT id FROM delivery WHERE send_id='t'")[0]
+    fired = step(created, Kind.TIMER)
+    fired.delivery = Delivery(id_, 0, KEY, '{"type":"due"}', 1_500, 0, 1)
+    store.put([fired])
+
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    assert rows("SELECT send_id FROM delivery") == [("u",)]
+    assert rows("SELECT caused_by FROM transition WHERE seq=3") == [(id_,)]
+
+
+def test_cancelled_timer_is_gone_when_it_comes(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 1_500)])])
+    loop.outcomes_of(1)
+    (id_,) = rows("SELECT id FROM delivery")[0]
+    cancel = step(created, cancels=["t"])
+    fired = step(created, Kind.TIMER)
+    fired.delivery = Delivery(id_, 0, KEY, '{"type":"due"}', 1_500, 0, 1)
+    store.put([cancel])
+    store.put([fired])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED, Outcome.GONE]
+    assert cancel.cancelled_ids == [id_]
+    assert rows("SELECT seq FROM instance") == [(3,)]
+
+
+def test_timer_set_and_cancelled_in_one_batch_never_exists(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 1_500)]), step(created, cancels=["t"])])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED] * 2
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def test_cancel_takes_the_latest_timer_of_that_id(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 10_000)])])
+    store.put([step(created, timers=[timer("t", 20_000)])])
+    store.put([step(created, cancels=["t"])])
+
+    loop.outcomes_of(3)
+
+    assert rows("SELECT due_at FROM delivery") == [(10_000,)]
+
+
+def test_due_deliveries_are_claimed_in_order_and_once(store, rows, loop, created):
+    due = [30_000, 10_000, 20_000, 9_999_999_999_999]
+    timers = [timer(f"t{n}", at, n=n) for n, at in enumerate(due)]
+    store.put([step(created, timers=timers)])
+    loop.outcomes_of(1)
+    claimed: list[list[Delivery]] = []
+
+    store.claim_due(1_000_000, 10, claimed.append)
+    loop.next()
+    store.claim_due(1_000_000, 10, claimed.append)
+    loop.next()
+
+    assert [delivery.due_at_ms for delivery in claimed[0]] == [10_000, 20_000, 30_000]
+    assert claimed[1] == []
+
+
+def test_fifth_failure_makes_a_dead_letter(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 90_000)])])
+    loop.outcomes_of(1)
+    (id_,) = rows("SELECT id FROM delivery")[0]
+    for attempts in range(5):
+        assert rows("SELECT attempts FROM delivery") == [(attempts,)]
+        store.fail(Delivery(id_, 0, KEY, "", 90_000, attempts, 1), "machine-error: no")
+        done_with(store, loop)
+
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+    assert rows("SELECT id, attempts, reason FROM dead_letter") == [(id_, 5, "machine-error: no")]
+
+
+def test_claims_end_with_the_process(database, store, open_store, loop, created):
+    if not isinstance(database, SqliteDatabase):
+        pytest.skip("on Postgres a claim ends by time: other nodes go on")
+    store.put([step(created, timers=[timer("t", 1_001)])])
+    loop.outcomes_of(1)
+    claimed: list[list[Delivery]] = []
+
+    again = open_store("node-2", loop)
+    again.claim_due(1_000_000, 10, claimed.append)
+    loop.next()
+
+    assert len(claimed[0]) == 1
+    assert claimed[0][0].claims == 2
+
+
+def test_postponed_delivery_counts_neither_claim_nor_attempt(store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 30_000)])])
+    loop.outcomes_of(1)
+    claimed: list[list[Delivery]] = []
+    store.claim_due(1_000_000, 10, claimed.append)
+    loop.next()
+
+    store.postpone(claimed[0][0].id, 40_000)
+    done_with(store, loop)
+
+    assert rows("SELECT due_at, claim_until, claims, attempts FROM delivery") == [(40_000, 0, 0, 0)]
+
+
+def test_ids_are_never_given_twice(store, open_store, rows, loop, created):
+    first = created.row_id
+    store.delete(first, lambda found: loop.outcomes.append((None, found)))
+    loop.outcomes_of(1)
+    while rows("SELECT id FROM instance"):
+        done_with(store, loop)
+    again = open_store("node-2", loop)
+
+    made = activation()
+    again.put([step(made, Kind.INIT)])
+
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    assert made.row_id > first
+
+
+def test_refusal_computed_on_a_state_that_has_passed_conflicts(database, store, loop, created):
+    if not store.has_other_writers:
+        pytest.skip("nobody else writes")
+    stale = activation(row_id=created.row_id, seq=1)
+    refusal = step(stale, code=2)
+    refusal.seq = stale.tail_seq = 1
+    fresh = step(activation(row_id=created.row_id, seq=1), code=2)
+    fresh.seq = 1
+    store.put([fresh])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+
+    store.put([step(created)])
+    loop.outcomes_of(1)
+    store.put([refusal])
+
+    assert loop.outcomes_of(1) == [Outcome.CONFLICT]
+
+
+def test_two_activations_of_a_chain_and_a_refusal_in_one_batch(store, rows, loop, created):
+    other = activation((1, "order-2"))
+    store.put([step(other, Kind.INIT)])
+    loop.outcomes_of(1)
+    chain = [step(created, timers=[timer("t", 90_000)]), step(created, cancels=["t"])]
+    refusal = step(other, code=2)
+    refusal.seq = other.tail_seq = 1
+    store.put([chain[0], refusal, chain[1], step(other)])
+
+    assert loop.outcomes_of(4) == [Outcome.COMMITTED] * 4
+    assert rows("SELECT slug, seq FROM instance ORDER BY slug") == [("order-1", 3), ("order-2", 2)]
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def test_one_bad_value_fails_alone(store, rows, loop, created):
+    bad = activation((1, "bad"))
+    good = activation((1, "good"))
+    store.put(
+        [
+            step(bad, Kind.INIT, context="\ud800"),
+            step(good, Kind.INIT),
+            step(created),
+        ]
+    )
+
+    assert loop.outcomes_of(3) == [Outcome.FAILED, Outcome.COMMITTED, Outcome.COMMITTED]
+
+
+def test_logs_are_kept_with_org_and_machine(store, rows, loop):
+    store.log(
+        [LogRow(1, None, "order-1", "info", "hello", 5), LogRow(99, None, "", "info", "?", 5)]
+    )
+    done_with(store, loop)
+
+    assert rows("SELECT org_id, machine_id, message FROM log_entry") == [(7, 1, "hello")]
+
+
+def test_second_engine_on_one_database_is_refused(tmp_path):
+    lock = EngineLock(tmp_path / "db.sqlite3")
+    lock.acquire()
+
+    with pytest.raises(EngineLocked, match="in use"):
+        EngineLock(tmp_path / "db.sqlite3").acquire()
+
+    lock.release()
+    again = EngineLock(tmp_path / "db.sqlite3")
+    again.acquire()
+    again.release()
