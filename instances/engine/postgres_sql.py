@@ -3,6 +3,11 @@
 Arrays come as binary parameters and are unrolled by `unnest`, so that a statement serves a batch of
 any size. All parts of a statement see one snapshot. Rows are locked in the order of their ids, by
 every process, instances before deliveries: two batches never wait for each other in a circle.
+
+Plans are made once, without knowing how long the arrays are (`postgres_session.py`). Two arrays must
+never be joined: the planner takes them for short and would compare each with each. So a part that
+must come first is asked for by `(SELECT count(*) …) >= 0`, and `(… IN (SELECT …)) IS TRUE` is
+answered from a hash table, where a plain IN may become a join.
 """
 
 from instances.engine.plan import DELIVERY_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS
@@ -43,10 +48,11 @@ LOCKED = """locked AS MATERIALIZED (SELECT t.id FROM instance t WHERE t.id = ANY
 STEPS = f"""WITH {LOCKED},
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
    context = x.context, children = '[]', owner = NULL, settle_deadline = NULL
- FROM {_unnest("x", UPDATE_ARRAYS, 1)} JOIN locked ON locked.id = x.id
- WHERE t.id = x.id AND t.seq = x.base AND t.status = 0 RETURNING t.id),
+ FROM {_unnest("x", UPDATE_ARRAYS, 1)}
+ WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0 RETURNING t.id),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
- FROM {_unnest("x", HISTORY_ARRAYS, 8)} JOIN moved ON moved.id = x.instance_id)
+ FROM {_unnest("x", HISTORY_ARRAYS, 8)}
+ WHERE (x.instance_id IN (SELECT id FROM moved)) IS TRUE)
 SELECT id, NULL FROM moved"""
 
 # Everything that a batch can do. Parameters: updates (1-10: as above, then children, owner and
@@ -62,10 +68,8 @@ lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id b
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
    context = x.context, children = x.children, owner = nullif(x.owner, ''),
    settle_deadline = nullif(x.settle_deadline, 0)
- FROM {
-    _unnest("x", UPDATE_ARRAYS + ", children text, owner text, settle_deadline bigint", 1)
-} JOIN locked ON locked.id = x.id
- WHERE t.id = x.id AND t.seq = x.base AND t.status = 0
+ FROM {_unnest("x", UPDATE_ARRAYS + ", children text, owner text, settle_deadline bigint", 1)}
+ WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
    AND t.id NOT IN (SELECT row_id FROM lacking) RETURNING t.id),
 made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, org_id, status, seq)
  SELECT x.id, x.slug, x.version_id, x.ts, x.state, x.extra, x.context, x.children,
@@ -77,19 +81,21 @@ confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 39)}
  WHERE x.id NOT IN (SELECT row_id FROM lacking)),
 done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id FROM confirmed),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
- FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE x.instance_id IN (SELECT id FROM done)),
+ FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
 used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
- WHERE d.id = x.id AND x.row_id IN (SELECT id FROM done)),
+ WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
    SELECT (SELECT max(e.id) FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
       AND e.id <> ALL ($42::bigint[]))
-   FROM {_unnest("x", "row_id bigint, send_id text", 55)} WHERE x.row_id IN (SELECT id FROM done))
+   FROM {
+    _unnest("x", "row_id bigint, send_id text", 55)
+} WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
  RETURNING d.id, d.source_id, d.send_id),
 timers AS (INSERT INTO delivery ({DELIVERY_COLUMNS}, org_id, kind, attempts)
  SELECT x.id, x.target_slug, x.source_id, x.source_seq, x.source_n, x.send_id, x.event, x.due_at,
    x.claim_until, x.claims, x.created_at, x.target_machine_id, m.org_id, 0, 0
  FROM {_unnest("x", DELIVERY_ARRAYS, 43)} JOIN machines_machine m ON m.id = x.target_machine_id
- WHERE x.source_id IN (SELECT id FROM done))
+ WHERE (x.source_id IN (SELECT id FROM done)) IS TRUE)
 SELECT id, NULL, NULL FROM done UNION ALL SELECT source_id, id, send_id FROM cancelled"""
 
 # Why a step found no row: its commit id (if it is there after all), the instance's status, whether
