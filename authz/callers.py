@@ -91,7 +91,8 @@ def identify(
         caller = _person(token, org_header or None, now, org_required)
     else:
         caller = _signed(token, org_header or None, now)
-    return _acting_as(caller, act_header) if act_header else caller
+    # Outside of an org there is nobody to act as; published clients send the header all the same.
+    return _acting_as(caller, act_header) if act_header and org_required else caller
 
 
 def _bearer_token(authorization: str | None) -> str:

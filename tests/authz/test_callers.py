@@ -450,6 +450,15 @@ def test_key_with_admin_scope_acts_too():
     assert identify_token(key.sign(), act='{"sub": "bob"}').auth_context == {"sub": "bob"}
 
 
+def test_act_header_is_ignored_where_no_org_is_needed():
+    user = make_member(make_org())
+    token = make_access_token(user)
+
+    caller = identify(f"Bearer {token}", None, '{"sub": "ann"}', time.time(), org_required=False)
+
+    assert caller.user_id == user.pk
+
+
 @pytest.mark.parametrize("role", [Membership.Role.WRITE, Membership.Role.READ])
 def test_acting_needs_admin_rights(role):
     token = make_access_token(make_member(make_org(), role))
