@@ -1,4 +1,4 @@
-"""Signing in with a link or a password, signing out, and a person's own account."""
+"""Signing in with a link or a password, signing out, a person's own account, and an org's keys."""
 
 from datetime import UTC, datetime
 
@@ -13,11 +13,15 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from authz import passwords, sign_in_links
-from authz.errors import InvalidSignInLink, TooManyGuesses, WrongPassword
-from authz.members import member_of, memberships_of
-from authz.models import User
-from statebacked_site.frame import SESSION_ORG, render_page, tell, to_sign_in
+from authz import keys, passwords, scopes, sign_in_links
+from authz.errors import InvalidSignInLink, MissingScope, TooManyGuesses, WrongPassword
+from authz.members import Member, member_of, memberships_of
+from authz.models import Key, User
+from authz.permissions import require
+from authz.serializers import NAME_LENGTH_MAX
+from statebacked_site.errors import InvalidParameter
+from statebacked_site.frame import SESSION_ORG, org_page, render_page, tell, to_sign_in
+from statebacked_site.paging import page_of
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -120,6 +124,65 @@ def account(request: HttpRequest) -> HttpResponse:
         section="account",
         status=status,
     )
+
+
+# --- Keys ---------------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@org_page
+def keys_page(request: HttpRequest, member: Member) -> HttpResponse:
+    """The org's keys. POST creates one, and shows its secret in the answer, this once."""
+    if request.method != "POST":
+        return _keys_page(request, member, {"is_adding": request.GET.get("new") == "1"})
+    name = request.POST.get("name", "").strip()
+    use = request.POST.get("use", "")
+    chosen = request.POST.getlist("scopes")
+    form = {"is_adding": True, "name": name, "use": use, "chosen": chosen}
+    if not name or len(name) > NAME_LENGTH_MAX or "\0" in name:
+        error = f"A name has 1 to {NAME_LENGTH_MAX} characters."
+        return _keys_page(request, member, {**form, "name_error": error}, 422)
+    try:
+        wanted = keys.scopes_for(
+            use if use in scopes.OF_USE else None, chosen if use == "custom" else []
+        )
+        created = keys.create_key(member.caller, name, wanted)
+    except InvalidParameter:
+        error = "Choose at least one scope, or one of the purposes."
+        return _keys_page(request, member, {**form, "scopes_error": error}, 422)
+    except MissingScope as exc:
+        return _keys_page(request, member, {**form, "scopes_error": f"{exc}."}, exc.status)
+    return _keys_page(request, member, {"created": created})
+
+
+def _keys_page(
+    request: HttpRequest, member: Member, context: dict[str, object], status: int = 200
+) -> HttpResponse:
+    may_list = member.may("tokens.admin")
+    shown: dict[str, object] = {"refusal": member.refusal("org.keys.write"), "may_list": may_list}
+    if may_list:
+        listed = Key.objects.defer("secret_encrypted").filter(org=member.org)
+        page = page_of(listed.select_related("created_by"), "-id", request.GET.get("after"))
+        deleting = request.GET.get("delete", "")
+        shown |= {
+            "keys": page.items,
+            "cursor": page.cursor,
+            "deleting": next((key for key in page.items if key.public_id == deleting), None),
+            "uses": {use: sorted(of_use) for use, of_use in scopes.OF_USE.items()},
+            "all_scopes": sorted(member.caller.scopes),
+        }
+    return render_page(
+        request, member, "authz/keys.html", shown | context, section="keys", status=status
+    )
+
+
+@require_POST
+@org_page
+def delete_key(request: HttpRequest, member: Member, key: str) -> HttpResponse:
+    require(member.caller, "org.keys.write")
+    keys.delete_key(member.caller, key)
+    tell(request, "The key was deleted. Its tokens have stopped working.")
+    return redirect("keys-page", member.org.public_id)
 
 
 def has_password(user: User) -> bool:

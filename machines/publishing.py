@@ -27,7 +27,7 @@ from machines import gzip_code
 from machines.errors import InvalidBundle, TooManyUploads, WrongUploadSecret
 from machines.models import CodeUpload, Machine, MachineVersion, VersionCode
 from statebacked_site.errors import Conflict, InvalidParameter, NotFound, Unavailable
-from statebacked_site.identifiers import new_secret
+from statebacked_site.identifiers import new_secret, new_version_id
 
 if TYPE_CHECKING:
     from instances.runtime.bundle import BundleInfo
@@ -50,6 +50,14 @@ class ProvisionalVersion(NamedTuple):
 class PublishedVersion(NamedTuple):
     version: MachineVersion
     warnings: list[str]
+
+
+class CheckedCode(NamedTuple):
+    """Code that has loaded in the sandbox, and what a version of it holds."""
+
+    source: bytes
+    packed: bytes  # `source` gzipped
+    bundle: BundleInfo
 
 
 def provision(caller: Caller, machine: Machine, now: datetime) -> ProvisionalVersion:
@@ -99,32 +107,65 @@ def finalize(
     if upload.source_gzip is None:
         raise InvalidParameter("Its code was not uploaded yet", SIGNED_ID_PARAMETER)
     packed = bytes(upload.source_gzip)
-    source = gzip_code.unpack(packed)
-    bundle = _checked(source)
+    checked = _checked(gzip_code.unpack(packed), packed)
     with transaction.atomic():
         # Of two requests at the same moment, one takes the row. It is gone with its machine, too.
         deleted, _ = CodeUpload.objects.filter(pk=upload.pk).delete()
         if not deleted:
             raise _finalized_already()
-        version = MachineVersion.objects.create(
-            machine=machine,
+        return record_version(
+            caller,
+            machine,
+            checked,
             public_id=upload.public_id,
             client_info=client_info,
-            xstate_major=bundle.xstate_major,
-            created_by_id=caller.user_id,
+            make_current=make_current,
         )
-        VersionCode.objects.create(
-            version=version,
-            source_gzip=packed,
-            source_sha256=hashlib.sha256(source).hexdigest(),
-            source_bytes=len(source),
-            commonjs_gzip=gzip.compress(bundle.commonjs.encode(), mtime=0),
-            externals=list(bundle.externals),
-        )
-        if make_current:
-            Machine.objects.filter(pk=machine.pk).update(current_version=version)
+
+
+def check_code(source: bytes) -> CheckedCode:
+    """Load `source`, an ES module, in the sandbox. Raises InvalidBundle, TooLarge, Unavailable."""
+    return _checked(source, gzip_code.pack(source))
+
+
+@transaction.atomic
+def record_version(
+    caller: Caller,
+    machine: Machine,
+    checked: CheckedCode,
+    *,
+    client_info: str,
+    make_current: bool,
+    public_id: str | None = None,
+) -> PublishedVersion:
+    """Make a version of code that was checked."""
+    version = MachineVersion.objects.create(
+        machine=machine,
+        public_id=public_id or new_version_id(),
+        client_info=client_info,
+        xstate_major=checked.bundle.xstate_major,
+        created_by_id=caller.user_id,
+    )
+    VersionCode.objects.create(
+        version=version,
+        source_gzip=checked.packed,
+        source_sha256=hashlib.sha256(checked.source).hexdigest(),
+        source_bytes=len(checked.source),
+        commonjs_gzip=gzip.compress(checked.bundle.commonjs.encode(), mtime=0),
+        externals=list(checked.bundle.externals),
+    )
+    if make_current:
+        Machine.objects.filter(pk=machine.pk).update(current_version=version)
+    transaction.on_commit(lambda: _announce(machine.pk))
+    return PublishedVersion(version, list(checked.bundle.warnings))
+
+
+def make_current(machine: Machine, version: MachineVersion) -> None:
+    """New instances of `machine` get `version` from now on; those that run keep theirs."""
+    assert version.machine_id == machine.pk
+    with transaction.atomic():
+        Machine.objects.filter(pk=machine.pk).update(current_version=version)
         transaction.on_commit(lambda: _announce(machine.pk))
-    return PublishedVersion(version, list(bundle.warnings))
 
 
 def _signed_upload(machine: Machine, signed_id: str) -> CodeUpload:
@@ -153,12 +194,12 @@ def _finalized_already() -> Conflict:
     return Conflict("This version was finalized already, or its machine is gone")
 
 
-def _checked(source: bytes) -> BundleInfo:
+def _checked(source: bytes, packed: bytes) -> CheckedCode:
     """What loading the code in the sandbox has shown."""
     from instances.engine import door
 
     try:
-        return door.check_bundle(source)
+        return CheckedCode(source, packed, door.check_bundle(source))
     except BundleRefused as exc:
         raise InvalidBundle(str(exc)) from exc
     except RunnerUnavailable as exc:

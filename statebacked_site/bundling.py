@@ -21,7 +21,7 @@ def bundle(source: Path) -> bytes:
     """
     modules = settings.BASE_DIR / "node_modules"
     command = [
-        str(_esbuild(modules)),
+        str(esbuild_program()),
         str(source),
         "--bundle",
         "--format=esm",
@@ -48,9 +48,9 @@ def machine_slug(source: Path) -> str:
     return slug
 
 
-def _esbuild(modules: Path) -> Path:
+def esbuild_program() -> Path:
     """The bundler's own program; the script beside it would need a `node` on the PATH."""
-    found = sorted(modules.glob("@esbuild/*/bin/esbuild"))
+    found = sorted((settings.BASE_DIR / "node_modules").glob("@esbuild/*/bin/esbuild"))
     if not found:
         raise CannotBundle("esbuild is missing: remove node_modules and run the command again")
     return found[0]

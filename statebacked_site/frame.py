@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
@@ -44,13 +44,20 @@ class Section:
     group: str
     url_name: str
     key: str
-    scope: str | None = None  # the entry is only there for who has it
 
 
-SECTIONS = (Section("home", "Home", "home", "", "org-home", "h"),)
+SECTIONS = (
+    Section("home", "Home", "home", "", "org-home", "h"),
+    Section("machines", "Machines", "machine", "", "machines-page", "m"),
+    Section("attention", "Attention", "alert", "", "attention-page", "a"),
+    Section("timers", "Timers", "clock", "Operate", "timers-page", "t"),
+    Section("logs", "Logs", "logs", "Operate", "logs-page", "l"),
+    Section("keys", "Keys", "key", "Access", "keys-page", "k"),
+)
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """A section as the templates show it."""
 
     section: Section
@@ -141,7 +148,6 @@ def frame_of(member: Member, current: str) -> Frame:
             counts.get(section.name, ""),
         )
         for section in SECTIONS
-        if section.scope is None or member.may(section.scope)
     ]
     groups: dict[str, list[Entry]] = {}
     for entry in entries:

@@ -1,9 +1,9 @@
 """Every address of the site."""
 
-from django.urls import path
+from django.urls import include, path
 
 from authz.api import KeysView, KeyView, OrgsView
-from authz.views import account, sign_in, sign_in_link, sign_out
+from authz.views import account, delete_key, keys_page, sign_in, sign_in_link, sign_out
 from instances.api import (
     EventsView,
     InstanceAdminView,
@@ -19,13 +19,30 @@ from machines.api import (
     ProvisionalVersionView,
     VersionsView,
 )
+from machines.views import (
+    deploy_page,
+    machine_page,
+    machine_settings,
+    machines_page,
+    new_machine,
+    version_diagram,
+    version_page,
+    versions_page,
+)
 from statebacked_site.api import SchemaView
+from statebacked_site.pages.attention import attention_page, letter_action
 from statebacked_site.pages.home import home, org_home
+from statebacked_site.pages.logs import logs_page
 from statebacked_site.pages.search import palette
 from statebacked_site.pages.theme import theme
+from statebacked_site.pages.timers import timer_action, timers_page
 
 MACHINE = "api/machines/<str:machine>"
 INSTANCE = f"{MACHINE}/i/<str:instance>"
+
+OF_ORG = "o/<str:org>"
+OF_MACHINE = f"{OF_ORG}/machines/<str:machine>"
+OF_VERSION = f"{OF_MACHINE}/versions/<str:version>"
 
 pages = [
     path("", home, name="home"),
@@ -34,8 +51,24 @@ pages = [
     path("sign-out", sign_out, name="sign-out"),
     path("account", account, name="account"),
     path("theme", theme, name="theme"),
-    path("o/<str:org>", org_home, name="org-home"),
-    path("o/<str:org>/palette", palette, name="palette"),
+    path(OF_ORG, org_home, name="org-home"),
+    path(f"{OF_ORG}/palette", palette, name="palette"),
+    path(f"{OF_ORG}/machines", machines_page, name="machines-page"),
+    path(f"{OF_ORG}/new-machine", new_machine, name="new-machine"),
+    path(OF_MACHINE, machine_page, name="machine-page"),
+    path(f"{OF_MACHINE}/deploy", deploy_page, name="deploy-page"),
+    path(f"{OF_MACHINE}/settings", machine_settings, name="machine-settings"),
+    path(f"{OF_MACHINE}/versions", versions_page, name="versions-page"),
+    path(OF_VERSION, version_page, name="version-page"),
+    path(f"{OF_VERSION}/diagram", version_diagram, name="version-diagram"),
+    path("", include("instances.urls")),
+    path(f"{OF_ORG}/timers", timers_page, name="timers-page"),
+    path(f"{OF_ORG}/timers/<int:timer>", timer_action, name="timer-action"),
+    path(f"{OF_ORG}/attention", attention_page, name="attention-page"),
+    path(f"{OF_ORG}/attention/<int:letter>", letter_action, name="letter-action"),
+    path(f"{OF_ORG}/logs", logs_page, name="logs-page"),
+    path(f"{OF_ORG}/keys", keys_page, name="keys-page"),
+    path(f"{OF_ORG}/keys/<str:key>/delete", delete_key, name="delete-key"),
 ]
 
 api = [

@@ -47,3 +47,15 @@ def count(number: int | None) -> str:
 @register.filter
 def duration(ms: int) -> str:
     return words.duration(ms)
+
+
+@register.filter
+def clock(moment_ms: int) -> str:
+    """The time of day to the millisecond, in UTC."""
+    at = words.utc(moment_ms)
+    return f"{at:%H:%M:%S}.{moment_ms % 1000:03}"
+
+
+@register.filter
+def date_of(moment_ms: int) -> str:
+    return f"{words.utc(moment_ms):%-d %b %Y, %H:%M:%S} UTC"

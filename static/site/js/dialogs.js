@@ -20,3 +20,7 @@ export function openDialog(dialog) {
   dialog.showModal();
   dialog.dispatchEvent(new CustomEvent("dialog:open"));
 }
+
+// A link may lead to a dialog, and a form that was refused comes back open.
+const asked = location.hash ? document.getElementById(location.hash.slice(1)) : null;
+openDialog(document.querySelector("dialog[data-open-now]") ?? (asked?.matches("dialog") ? asked : null));

@@ -1,0 +1,1 @@
+// The living diagram: counts on the states of the drawing.
