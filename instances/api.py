@@ -124,12 +124,23 @@ class EventsView(ApiView):
         "Send an event to an instance",
         {200: StateJson},
         request=SendEvent,
+        parameters=[
+            OpenApiParameter(
+                "explain",
+                OpenApiTypes.BOOL,
+                description="With `1`, the answer has an `explanation`: what the event did, or why"
+                " it did nothing or was refused. Needs the scope `instances.admin`.",
+            )
+        ],
         description="Answers the state in which the instance settles. The version's `allowWrite`"
         " decides whether it may be sent.",
     )
     def post(self, request: Request, machine: str, instance: str) -> HttpResponse:
         from instances import lean
+        from instances.explained import send_explained
 
+        if request.query_params.get("explain", "") not in ("", "0", "false"):
+            return send_explained(request._request, self.caller, machine, instance)
         return lean.respond(request._request, operation="send", machine=machine, instance=instance)
 
 
