@@ -26,7 +26,7 @@ from statebacked_site.json_text import parse_json, write_json
 
 ROWS = 50
 WINDOW = 10_000
-SCAN = 20_000
+SCAN = 50_000
 VERSIONS_OFFERED = 50
 STATES_OFFERED = 200
 CURSOR_LENGTH_MAX = 512

@@ -200,11 +200,7 @@ def effects_of(report: str, effects: str) -> Effects:
         actions=_names(named.get("actions")),
         started=_names(named.get("started")),
         stopped=_names(named.get("stopped")),
-        timers=[
-            _set_timer(effect)
-            for effect in told
-            if effect.get("t") == "timer"
-        ],
+        timers=[_set_timer(effect) for effect in told if effect.get("t") == "timer"],
         cancelled=[_timer_name(effect) for effect in told if effect.get("t") == "cancel"],
         sent=sum(effect.get("t") == "send" for effect in told),
     )

@@ -1,0 +1,434 @@
+"""Pages of instances: the list of a machine's, and one with its diagram, history and actions."""
+
+import json
+import shlex
+import time
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRedirect
+
+from authz.errors import MissingScope
+from authz.members import Member
+from instances import deliveries
+from instances.access import get_instance
+from instances.engine import door
+from instances.models import Instance
+from instances.pages import acting, parts
+from instances.pages.context_tree import tree_of
+from instances.pages.definitions import definition_of
+from instances.pages.diagram import diagram_of, highlights_of
+from instances.pages.listing import ORDERS, Filter, list_instances
+from instances.pages.moment import Moment, moment_of
+from instances.pages.sending import choices_of
+from instances.pages.timeline import rows_after, rows_around, rows_before
+from instances.pages.words import leaves_of, version_name
+from machines.access import get_machine
+from machines.models import Machine, MachineVersion
+from statebacked_site.errors import DomainError, InvalidParameter
+from statebacked_site.frame import org_page, render_page, tell
+from statebacked_site.pages.home import this_site
+
+SECTION = "machines"
+CONTEXT_BYTES_MAX = 400_000
+TEXT_CHARS_MAX = 128
+TABS = ("timeline", "context", "timers", "logs", "raw")
+RAW_CHARS_MAX = 60_000
+
+
+# --- The list -----------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "POST"])
+@org_page
+def instances_page(request: HttpRequest, member: Member, machine: str) -> HttpResponse:
+    found = get_machine(member.caller, machine)
+    if request.method == "POST":
+        return _create(request, member, found)
+    return _list(request, member, found, {})
+
+
+def _list(
+    request: HttpRequest, member: Member, machine: Machine, form: dict[str, str], status: int = 200
+) -> HttpResponse:
+    _require(member, "instances.read")
+    query = request.GET
+    asked = Filter(
+        text=query.get("q", "").strip().replace("\0", "")[:TEXT_CHARS_MAX],
+        state=query.get("state", ""),
+        status=query.get("status", ""),
+        version=query.get("version", ""),
+        order=query.get("sort", "created"),
+    )
+    listing = list_instances(machine, asked, query.get("after"))
+    return render_page(
+        request,
+        member,
+        "instances/list.html",
+        {
+            "machine": machine,
+            "listing": listing,
+            "asked": asked,
+            "is_first_page": not query.get("after"),
+            "next_url": _with(query, after=listing.cursor) if listing.cursor else "",
+            "first_url": _with(query, after=None),
+            "sort_urls": {
+                name.replace("-", "not_"): _with(query, sort=name, after=None) for name in ORDERS
+            },
+            "preds": _preds(query, listing.versions),
+            "create_refusal": member.refusal("instances.write"),
+            "claims_refusal": member.refusal("instances.admin"),
+            "clear_url": request.path,
+            "state_is_offered": any(state.path == asked.state for state in listing.states),
+            "looked_text": (
+                f"There are many instances. The {listing.looked_at:,} that were looked at just now"
+                " do not pass the filters."
+            ),
+            "create_command": this_site().command(
+                f"api POST machines/{machine.slug} " + shlex.quote('{"slug": "first"}')
+            ),
+            "form": form,
+        },
+        section=SECTION,
+        status=status,
+    )
+
+
+def _with(query: Any, **changes: str | None) -> str:
+    """The query string with these values; None takes one away."""
+    changed = query.copy()
+    for name, value in changes.items():
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = value
+    return f"?{changed.urlencode()}"
+
+
+def _preds(query: Any, versions: list[MachineVersion]) -> list[dict[str, str]]:
+    """The filters that are on, each with the address of the list without it."""
+    names = {version.public_id: version_name(version) for version in versions}
+    words = [("q", "name", "begins with"), ("state", "state", "is"), ("status", "status", "is"),
+             ("version", "version", "is")]  # fmt: skip
+    return [
+        {
+            "name": word,
+            "op": op,
+            "value": names.get(query[name], query[name]),
+            "without": _with(query, **{name: None, "after": None}),
+        }
+        for name, word, op in words
+        if query.get(name)
+    ]
+
+
+def _create(request: HttpRequest, member: Member, machine: Machine) -> HttpResponse:
+    _require(member, "instances.write")
+    form = {name: request.POST.get(name, "") for name in ("slug", "context", "version", "claims")}
+    try:
+        acting.create(
+            machine,
+            form["slug"].strip(),
+            form["context"],
+            acting.chosen_version(machine, form["version"]),
+            _claims(request, member),
+        )
+    except DomainError as error:
+        if not acting.is_complaint(error):
+            raise
+        complaint = str(error)
+        if error.status == 403:
+            complaint = "The machine's allowWrite said no to its creation with these claims."
+        form |= {"error": complaint, "parameter": error.parameter or ""}
+        return _list(request, member, machine, form, status=error.status)
+    return redirect("instance-page", member.org.public_id, machine.slug, form["slug"].strip())
+
+
+# --- One instance -------------------------------------------------------------------------------
+
+
+@require_GET
+@org_page
+def instance_page(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    _require(member, "instances.read")
+    found = _instance(member, machine, instance)
+    at = _number(request.GET.get("at"), "at")
+    tab = request.GET.get("tab", "timeline")
+    if tab not in TABS:
+        raise InvalidParameter("There is no such tab", "tab")
+    context = _page_context(member, found, at, tab)
+    context["timeline"] = rows_around(found.pk, context["moment"].seq)
+    context["diagram"] = diagram_of(context["moment"].version_id)
+    return render_page(request, member, "instances/detail.html", context, section=SECTION)
+
+
+@require_GET
+@org_page
+def instance_moment(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """The parts of the page that differ from moment to moment: head, tab, and what to light up."""
+    _require(member, "instances.read")
+    found = _instance(member, machine, instance)
+    tab = request.GET.get("tab", "timeline")
+    if tab not in TABS:
+        raise InvalidParameter("There is no such tab", "tab")
+    context = _page_context(member, found, _number(request.GET.get("at"), "at"), tab)
+    # Somebody reads in the tab: it stays, and the rest of the page moves on.
+    context["keeps_panel"] = "keep" in request.GET
+    return render(request, "instances/_moment.html", context)
+
+
+def _page_context(member: Member, instance: Instance, at: int | None, tab: str) -> dict[str, Any]:
+    if at is not None and at >= instance.seq:
+        at = None
+    moment = moment_of(instance, at)
+    definition = definition_of(moment.version_id)
+    urls = {"org": member.org.public_id, "machine": instance.machine.slug}
+    return {
+        "org": member.org,
+        "machine": instance.machine,
+        "instance": instance,
+        "moment": moment,
+        "tab": tab,
+        "tabs": TABS,
+        "page_url": reverse("instance-page", kwargs={**urls, "instance": instance.slug}),
+        "is_past": at is not None,
+        "previous_seq": moment.seq - 1,
+        "next_seq": moment.seq + 1,
+        "is_paused": instance.status == Instance.Status.PAUSED,
+        "services": acting.services_of(instance.children),
+        "version": version_name(MachineVersion.objects.filter(pk=moment.version_id).first()),
+        "timer_count": parts.timer_count(instance),
+        "lights_json": json_for_script(
+            highlights_of(definition, moment, is_past=at is not None) | {"tab": tab}
+        ),
+        "admin_refusal": member.refusal("instances.admin"),
+        "send_refusal": member.refusal("events.write"),
+        **_tab_context(instance, moment, tab, is_past=at is not None),
+    }
+
+
+def _tab_context(instance: Instance, moment: Moment, tab: str, *, is_past: bool) -> dict[str, Any]:
+    match tab:
+        case "context":
+            byte_count = len(moment.context.encode())
+            return {
+                "tree": tree_of(moment.context, moment.context_before),
+                "context_bytes": byte_count,
+                "context_share": round(byte_count * 56 / CONTEXT_BYTES_MAX),
+                "claims_text": json.dumps(moment.claims, ensure_ascii=False)
+                if moment.claims
+                else "",
+            }
+        case "timers":
+            return {"timers": parts.timers_of(instance, _now_ms())}
+        case "logs":
+            return {"logs": parts.logs_of(instance, moment if is_past else None)}
+        case "raw":
+            return {"raw": _raw(instance, moment)}
+    return {}
+
+
+def _raw(instance: Instance, moment: Moment) -> dict[str, str]:
+    return {
+        "state": json.dumps(moment.value, indent=2, ensure_ascii=False)[:RAW_CHARS_MAX],
+        "context": json.dumps(json.loads(moment.context), indent=2, ensure_ascii=False)[
+            :RAW_CHARS_MAX
+        ],
+        "event": moment.event,
+        "curl": (
+            f"curl -H 'Authorization: Bearer …' {settings.PUBLIC_URL}"
+            f"/api/machines/{instance.machine.slug}/i/{instance.slug}/admin"
+        ),
+    }
+
+
+@require_GET
+@org_page
+def instance_rows(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """More of the timeline: `before` a transition, or `after` the newest one that is shown."""
+    _require(member, "instances.read")
+    found = _instance(member, machine, instance)
+    after = _number(request.GET.get("after"), "after")
+    context: dict[str, Any] = {
+        "instance": found,
+        "page_url": reverse("instance-page", args=[member.org.public_id, machine, instance]),
+    }
+    if after is not None:
+        if found.seq <= after:
+            return HttpResponse(status=204)
+        rows = rows_after(found.pk, after)
+        if rows.has_newer and request.GET.get("live"):
+            # Too many at once to follow one by one: the newest page takes the place of the list.
+            rows = rows_around(found.pk, found.seq)
+            response = render(request, "instances/_rows.html", context | {"timeline": rows})
+            response["X-Whole-List"] = "true"
+            return response
+    elif (around := _number(request.GET.get("around"), "around")) is not None:
+        rows = rows_around(found.pk, around)
+    else:
+        before = _number(request.GET.get("before"), "before")
+        rows = rows_before(found.pk, before or found.seq + 1)
+    return render(request, "instances/_rows.html", context | {"timeline": rows})
+
+
+# --- Actions ------------------------------------------------------------------------------------
+
+
+@require_http_methods(["GET", "POST"])
+@org_page
+def instance_send(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """The drawer; by POST, what an event did or would do."""
+    _require(member, "events.write")
+    found = _instance(member, machine, instance)
+    definition = definition_of(found.version_id)
+    if request.method == "GET":
+        context = {
+            "org": member.org,
+            "machine": found.machine,
+            "instance": found,
+            "me": member.user.public_id,
+            "choices": choices_of(found, definition, request.GET.get("event", "")),
+            "claims_refusal": member.refusal("instances.admin"),
+            "leaves": leaves_of(found.state),
+        }
+        return render(request, "instances/_send.html", context)
+    is_preview = request.POST.get("do") == "preview"
+    try:
+        event_type = request.POST.get("event") or request.POST.get("other", "")
+        event = acting.event_json(event_type.strip(), request.POST.get("payload", ""))
+        claims = _claims(request, member)
+    except DomainError as error:
+        return render(request, "instances/_outcome.html", {"complaint": str(error)})
+    act = acting.try_out if is_preview else acting.send
+    started = time.monotonic()
+    outcome = act(found, event, claims, definition)
+    context = {
+        "outcome": outcome,
+        "is_preview": is_preview,
+        "took_ms": (time.monotonic() - started) * 1_000,
+    }
+    return render(request, "instances/_outcome.html", context)
+
+
+def _claims(request: HttpRequest, member: Member) -> dict[str, Any]:
+    """With whose claims to act: one's own, chosen ones, or none at all."""
+    match request.POST.get("as", "me"):
+        case "me":
+            return member.caller.auth_context
+        case "nobody":
+            _require(member, "instances.admin")
+            return {}
+        case _:
+            _require(member, "instances.admin")
+            return acting.claims_json(request.POST.get("claims", ""))
+
+
+@require_POST
+@org_page
+def instance_pause(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    _require(member, "instances.admin")
+    found = _instance(member, machine, instance)
+    is_resuming = request.POST.get("status") == "running"
+    status = Instance.Status.RUNNING if is_resuming else Instance.Status.PAUSED
+    door.set_status(found.pk, status)
+    tell(request, f"{found.slug} is {'running again' if is_resuming else 'paused'}")
+    return redirect("instance-page", member.org.public_id, machine, instance)
+
+
+@require_http_methods(["GET", "POST"])
+@org_page
+def instance_delete(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """What deleting it would take; by POST with its name typed, do it."""
+    _require(member, "instances.admin")
+    found = _instance(member, machine, instance)
+    services = acting.services_of(found.children)
+    context = {
+        "org": member.org,
+        "machine": found.machine,
+        "instance": found,
+        "stakes": parts.stakes_of(found, len(services)),
+    }
+    if request.method == "GET":
+        return render(request, "instances/_delete.html", context)
+    if request.POST.get("name") != found.slug:
+        context["error"] = "That is not the name of this instance."
+        return render(request, "instances/_delete.html", context)
+    door.delete_instance(found.pk)
+    tell(request, f"{found.slug} is deleted")
+    return HttpResponseClientRedirect(
+        reverse("instances-page", args=[member.org.public_id, machine])
+    )
+
+
+@require_POST
+@org_page
+def instance_timer(
+    request: HttpRequest, member: Member, machine: str, instance: str, timer: int
+) -> HttpResponse:
+    """Fire a pending timer now, or cancel it."""
+    _require(member, "instances.admin")
+    found = _instance(member, machine, instance)
+    if request.POST.get("do") == "fire":
+        deliveries.fire_now(member.caller, timer, _now_ms())
+    else:
+        deliveries.cancel(member.caller, timer)
+    context = {
+        "instance": found,
+        "org": member.org,
+        "machine": found.machine,
+        "timers": parts.timers_of(found, _now_ms()),
+        "admin_refusal": "",
+    }
+    return render(request, "instances/_timers.html", context)
+
+
+# --- Look-ups -----------------------------------------------------------------------------------
+
+
+def _instance(member: Member, machine: str, slug: str) -> Instance:
+    instance = get_instance(member.caller, machine, slug)
+    instance.machine = get_machine(member.caller, machine)
+    return instance
+
+
+def json_for_script(value: Any) -> SafeString:
+    """JSON for inside of a <script> that is data: nothing in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"))
+    for character, escaped in (("<", "\\u003C"), (">", "\\u003E"), ("&", "\\u0026")):
+        text = text.replace(character, escaped)
+    return mark_safe(text)
+
+
+def _require(member: Member, scope: str) -> None:
+    refusal = member.refusal(scope)
+    if refusal:
+        raise MissingScope(refusal)
+
+
+def _number(text: str | None, parameter: str) -> int | None:
+    if text is None or text == "":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidParameter(f"{parameter} is no number of a transition", parameter)
+    return int(text)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,221 @@
+// The page of one instance: its picture, its history and the moment that is shown.
+//
+// The server renders every part. Here: moving among moments (links `data-moment`, the slider, the
+// keys [ and ]), lighting up the picture, and following the instance while it moves.
+
+import { isHeld } from "../site/js/live.js";
+import "./timeline.js";
+import "./tree.js";
+import { follow } from "./follow.js";
+import { activePaths, lightsIn } from "./lights.js";
+import { openSend, prepareSend } from "./send.js";
+
+const REFRESH_MS = 250; // at most four times a second, however fast the instance moves
+const REFRESH_MS_MAX = 2000;
+const BUSY_SHARE_MAX = 0.2; // of the time; the rest is for whoever reads and clicks
+const ANNOUNCE_MS = 1000;
+
+const page = document.querySelector("[data-instance-page]");
+const picture = lightsIn(page.querySelector("[data-diagram]"));
+const timeline = document.getElementById("timeline");
+const announcer = page.querySelector("[data-announce]");
+
+let shown = readLights();
+let newest = Number(page.querySelector("[data-of]").textContent);
+let latestMove = null; // of the socket, waiting for the next frame
+let announcedAt = 0;
+
+showLights();
+prepareSend(page);
+
+// ---------------------------------------------------------------- moving among moments
+
+page.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-moment]");
+  if (!link || event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
+  event.preventDefault();
+  goTo(new URL(link.href));
+});
+
+page.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-scrub]")) return;
+  page.querySelector("[data-at]").textContent = event.target.value;
+});
+
+page.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-scrub]")) return;
+  goTo(addressOf({ at: event.target.value }));
+});
+
+page.addEventListener("keydown", (event) => {
+  const tab = event.target.closest("[role='tab']");
+  if (!tab || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+  const tabs = [...tab.parentElement.children];
+  const step = event.key === "ArrowRight" ? 1 : -1;
+  tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length].focus();
+});
+
+addEventListener("popstate", () => load(new URL(location.href)));
+
+function addressOf(changes) {
+  const url = new URL(location.href);
+  for (const [name, value] of Object.entries(changes)) url.searchParams.set(name, value);
+  return url;
+}
+
+/** Shows the moment and tab that an address of this page names; the address says it from then on. */
+function goTo(url) {
+  if (!url.searchParams.has("tab")) url.searchParams.set("tab", shown.tab);
+  history.pushState(null, "", url);
+  return load(url);
+}
+
+async function load(url, { keepsPanel = false } = {}) {
+  const query = new URLSearchParams(url.search);
+  if (keepsPanel) query.set("keep", "1");
+  const focused = document.activeElement?.id || document.activeElement?.dataset.shortcut;
+  const at = Number(url.searchParams.get("at"));
+  await Promise.all([
+    htmx.ajax("GET", `${page.dataset.url}/moment?${query}`, { source: page, swap: "none" }),
+    at && !rowOf(at) ? loadAround(at) : null,
+  ]);
+  focusAgain(focused);
+  shown = readLights();
+  newest = Math.max(newest, Number(page.querySelector("[data-of]").textContent));
+  showLights();
+  if (!rowOf(shown.seq)) await loadAround(shown.seq);
+  markRow(shown.seq)?.scrollIntoView({ block: "nearest" });
+}
+
+/** The element with the focus may just have been replaced by its successor. */
+function focusAgain(name) {
+  if (!name || document.activeElement !== document.body) return;
+  (document.getElementById(name) ?? page.querySelector(`[data-shortcut="${CSS.escape(name)}"]`))?.focus();
+}
+
+function readLights() {
+  return JSON.parse(document.getElementById("lights").textContent);
+}
+
+function showLights() {
+  picture.show(shown);
+  const isTimeline = shown.tab === "timeline";
+  document.getElementById("timeline-panel").hidden = !isTimeline;
+  document.getElementById("panel").hidden = isTimeline;
+  markRow(shown.seq);
+}
+
+// ---------------------------------------------------------------- the timeline
+
+function markRow(seq) {
+  for (const row of timeline.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
+  const row = rowOf(seq);
+  row?.setAttribute("aria-current", "true");
+  for (const other of timeline.querySelectorAll("[data-seq]")) {
+    other.classList.toggle("later", Number(other.dataset.seq) > seq);
+  }
+  return row;
+}
+
+function rowOf(seq) {
+  return timeline.querySelector(`[data-seq="${Number(seq)}"]`);
+}
+
+function loadAround(seq) {
+  const url = `${page.dataset.url}/rows?around=${seq}`;
+  return htmx.ajax("GET", url, { source: timeline, target: timeline, swap: "innerHTML" });
+}
+
+/** The newest row that is there, or 0. */
+function newestRow() {
+  return Number(timeline.querySelector("[data-seq]")?.dataset.seq ?? 0);
+}
+
+async function addNewRows() {
+  if (timeline.querySelector("[data-more='newer']")) return; // it shows an older part
+  const response = await fetch(`${page.dataset.url}/rows?live=1&after=${newestRow()}`, { headers: { "HX-Request": "true" } });
+  if (response.status !== 200) return;
+  const holder = document.createElement("template");
+  holder.innerHTML = await response.text();
+  if (response.headers.get("X-Whole-List")) timeline.replaceChildren(holder.content);
+  else timeline.prepend(holder.content);
+  htmx.process(timeline);
+}
+
+// ---------------------------------------------------------------- following the instance
+
+let refreshing = false;
+let refreshAgain = false;
+
+async function refresh() {
+  if (refreshing) {
+    refreshAgain = true;
+    return;
+  }
+  refreshing = true;
+  do {
+    refreshAgain = false;
+    const startedAt = performance.now();
+    await addNewRows();
+    if (!shown.past) {
+      const panel = document.getElementById("panel");
+      await load(new URL(location.href), { keepsPanel: panel.contains(document.activeElement) });
+    } else {
+      markRow(shown.seq);
+    }
+    const tookMs = performance.now() - startedAt;
+    const pauseMs = Math.max(REFRESH_MS - tookMs, tookMs * (1 / BUSY_SHARE_MAX - 1));
+    await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, REFRESH_MS_MAX)));
+  } while (refreshAgain);
+  refreshing = false;
+}
+
+follow(page.dataset, {
+  moved(state) {
+    newest = Math.max(newest, state.seq);
+    if (isHeld()) return;
+    if (latestMove === null) requestAnimationFrame(showMove);
+    latestMove = state;
+  },
+  behind(seq) {
+    newest = Math.max(newest, seq);
+    if (!isHeld() && newest > Math.max(shown.past ? newestRow() : shown.seq, 0)) refresh();
+  },
+  deleted() {
+    location.reload();
+  },
+});
+
+document.body.addEventListener("tick", () => {
+  if (newest > newestRow()) refresh();
+});
+
+function showMove() {
+  const state = latestMove;
+  latestMove = null;
+  page.querySelector("[data-of]").textContent = String(newest);
+  if (!shown.past) {
+    const active = ["", ...activePaths(state.state)];
+    announce(shown.active, active);
+    shown = { ...shown, seq: state.seq, active, taken: null, next: [] };
+    picture.show(shown);
+  }
+  refresh();
+}
+
+/** Says "order-17: placed → paid" to screen readers, not more often than one can hear. */
+function announce(before, after) {
+  if (Date.now() - announcedAt < ANNOUNCE_MS) return;
+  const left = before.filter((path) => !after.includes(path));
+  const entered = after.filter((path) => !before.includes(path));
+  if (entered.length === 0) return;
+  announcedAt = Date.now();
+  announcer.textContent = `${page.dataset.instance}: ${left.at(-1) ?? ""} → ${entered.at(-1)}`;
+}
+
+// ---------------------------------------------------------------- sending from the picture
+
+page.addEventListener("click", (event) => {
+  const step = event.target.closest(".is-next[data-event]");
+  if (step) openSend(step.dataset.event);
+});
