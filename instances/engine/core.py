@@ -234,10 +234,13 @@ class Engine:
 
     def _look_up_key(self, activation: Activation, operation: Operation, request_key: str) -> None:
         """Let an operation go on unless its request was sent before."""
-        in_progress = itertools.chain(activation.queue, activation.sent, activation.uncommitted)
-        if any(other.request_key == request_key for other in in_progress):
-            operation.refuse(Unavailable("a request with this idempotency key is in progress"))
-            return
+        in_progress = itertools.chain(
+            activation.queue, activation.sent, activation.uncommitted, activation.waiters
+        )
+        for first in in_progress:
+            if first.request_key == request_key:
+                first.repetitions = [*(first.repetitions or ()), operation]
+                return
 
         def found(answer: bool | Exception) -> None:
             if isinstance(answer, Exception):

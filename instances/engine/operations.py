@@ -130,6 +130,7 @@ class Operation:
         "kind",
         "must_look_up_key",
         "public",
+        "repetitions",
         "reply",
         "report",
         "request_key",
@@ -162,6 +163,8 @@ class Operation:
         self.auth = auth  # authContext of the sender as JSON; empty for the instance's own events
         self.reply = reply
         self.request_key = request_key
+        # Requests with the same key that came while this one was under way: they get its answer.
+        self.repetitions: list[Operation] | None = None
         self.delivery = delivery
         self.child = child  # JSON string: the service that a SERVICE or LOST_SERVICE event is of
         self.inbox_n = inbox_n
@@ -183,10 +186,18 @@ class Operation:
         """Give the sender its answer; does nothing for deliveries and senders that went away."""
         if self.reply is not None and not self.reply.done():
             self.reply.set_result(body)
+        if self.repetitions:
+            repetitions, self.repetitions = self.repetitions, None
+            for repetition in repetitions:
+                repetition.answer(Replayed(body))
 
     def refuse(self, error: EngineError) -> None:
         if self.reply is not None and not self.reply.done():
             self.reply.set_exception(error)
+        if self.repetitions:
+            repetitions, self.repetitions = self.repetitions, None
+            for repetition in repetitions:
+                repetition.refuse(error)
 
     # Set by the runner's answer and by the engine as it comes in.
     activation: Activation
