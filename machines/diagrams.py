@@ -1,13 +1,86 @@
-"""The drawing of a version: made when it is first looked at, and kept.
+"""The definition and the drawing of a version: made when they are first looked at, and kept.
 
-A version never changes, so its drawing does not, except when the way of drawing does.
+A version never changes, so its definition does not; its drawing is made anew when the way of
+drawing has changed.
 """
 
-from django.utils.safestring import SafeString
+import gzip
+import logging
+from collections.abc import Iterable
 
-from machines.models import MachineVersion
+import msgspec
+from django.utils.safestring import SafeString, mark_safe
+
+from instances.runtime.bundle import BundleCode
+from machines.flow import Drawing, FlowError, describe, stored_or_drawn
+from machines.models import Machine, MachineVersion, VersionCode, VersionDiagram
+from machines.thumbs import Thumb, thumb_of
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_CHARS_MAX = 500
 
 
-def diagram_of(version: MachineVersion) -> SafeString | None:
-    """The SVG of a version, or None if there is none."""
-    return None
+def drawing_of(version: MachineVersion) -> Drawing | None:
+    """The drawing of a version, or None if there can be none.
+
+    Blocks for a few tenths of a second when it is made: the code runs in a sandbox of its own.
+    """
+    diagram = diagram_of(version)
+    if diagram.problem:
+        return None
+    try:
+        return stored_or_drawn(
+            bytes(diagram.definition),
+            load=lambda key: bytes(diagram.drawing) if diagram.drawing_key == key else None,
+            save=lambda key, packed: _save(diagram, key, packed),
+        )
+    except FlowError as exc:
+        logger.warning("%s can't be drawn: %s", version, exc)
+        return None
+
+
+def diagram_of(version: MachineVersion) -> VersionDiagram:
+    """The version's row, with its definition or with the problem that keeps it from having one."""
+    return VersionDiagram.objects.filter(version=version).first() or _described(version)
+
+
+def thumbs_of(machines: Iterable[Machine]) -> dict[int, Thumb | None]:
+    """The thumbnails that are stored, by machine; None where the version can't be drawn.
+
+    A machine is missing whose current version nobody has looked at since it was deployed.
+    """
+    by_version = {machine.current_version_id: machine.pk for machine in machines}
+    stored = VersionDiagram.objects.filter(version_id__in=filter(None, by_version))
+    return {
+        by_version[version_id]: thumb or None
+        for version_id, thumb, problem in stored.values_list("version_id", "thumb", "problem")
+        if thumb or problem
+    }
+
+
+def svg_of(drawing: Drawing) -> SafeString:
+    # Our own markup: the drawing escapes every text of the machine (machines/flow/svg.py).
+    return mark_safe(drawing.svg)
+
+
+def _described(version: MachineVersion) -> VersionDiagram:
+    code = VersionCode.objects.get(version=version)
+    definition, problem = b"", ""
+    try:
+        commonjs = gzip.decompress(bytes(code.commonjs_gzip)).decode()
+        definition = describe(BundleCode(commonjs, list(code.externals))).encode()
+    except (FlowError, EOFError) as exc:
+        problem = str(exc)[:PROBLEM_CHARS_MAX] or "the code holds no machine"
+    # Of two who look at the same moment, one makes the row.
+    diagram, _ = VersionDiagram.objects.get_or_create(
+        version=version, defaults={"definition": definition, "problem": problem}
+    )
+    return diagram
+
+
+def _save(diagram: VersionDiagram, key: str, packed: bytes) -> None:
+    diagram.drawing_key = key
+    diagram.drawing = packed
+    diagram.thumb = thumb_of(msgspec.msgpack.decode(packed, type=Drawing).svg)
+    diagram.save(update_fields=["drawing_key", "drawing", "thumb"])

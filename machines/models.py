@@ -59,6 +59,23 @@ class VersionCode(models.Model):
     externals = models.JSONField()  # specifiers that the platform provides, e.g. ["npm:xstate@5"]
 
 
+class VersionDiagram(models.Model):
+    """The definition of a version and its drawing, made when they are first looked at.
+
+    Everything here can be made again from the code. Where the code can't be described, `problem`
+    says why and the rest is empty.
+    """
+
+    version = models.OneToOneField(
+        MachineVersion, on_delete=models.CASCADE, primary_key=True, related_name="diagram"
+    )
+    definition = models.BinaryField(default=b"")  # JSON of machines.flow.Graph
+    problem = models.CharField(max_length=500, blank=True)
+    drawing_key = models.CharField(max_length=64, blank=True)  # changes with the way of drawing
+    drawing = models.BinaryField(default=b"")  # msgpack of machines.flow.Drawing
+    thumb = models.JSONField(default=dict)  # machines.thumbs.Thumb: a few boxes and lines
+
+
 class CodeUpload(models.Model):
     """A provisional version: waits for its code, then for being finalized.
 

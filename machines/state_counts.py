@@ -55,6 +55,10 @@ class Whereabouts:
                 counts[path] += count
         return dict(counts)
 
+    def by_node(self) -> dict[str, int]:
+        """The same, by the path that a drawing has: there, dots in keys are not escaped."""
+        return {path.replace("\\.", "."): count for path, count in self.by_path().items()}
+
     def shares(self) -> list[Share]:
         return shares_of(leaf_counts(self.states), self.total)
 

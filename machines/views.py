@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -16,6 +16,7 @@ from authz.permissions import require
 from instances.pages.words import version_name
 from machines import diagrams, lifecycle, publishing, state_counts
 from machines.access import get_machine, machines_of
+from machines.cards import cards_of, lit_thumb
 from machines.code_view import highlighted
 from machines.errors import InvalidBundle
 from machines.examples_gallery import EXAMPLES, example_named
@@ -29,12 +30,6 @@ from statebacked_site.paging import page_of
 
 WRITE = "machine-versions.write"
 VERSIONS_SHOWN_IN_BAR = 4
-
-
-class MachineRow(NamedTuple):
-    machine: Machine
-    where: state_counts.Whereabouts
-    shares: list[state_counts.Share]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,7 @@ def machines_page(request: HttpRequest, member: Member) -> HttpResponse:
     found = machines.filter(slug__icontains=text) if "\0" not in text else machines.none()
     page = page_of(found, "slug", request.GET.get("after"))
     context = {
-        "rows": machine_rows(page.items),
+        "rows": cards_of(page.items, member.org.public_id),
         "cursor": page.cursor,
         "q": text,
         "has_any": bool(page.items) or machines.exists(),
@@ -74,13 +69,12 @@ def machines_page(request: HttpRequest, member: Member) -> HttpResponse:
     return render_page(request, member, template, context, section="machines")
 
 
-def machine_rows(machines: list[Machine]) -> list[MachineRow]:
-    """With the instances of each, in one query for all."""
-    sampled = state_counts.sample(machines)
-    return [
-        MachineRow(machine, sampled[machine.pk], sampled[machine.pk].shares())
-        for machine in machines
-    ]
+@require_safe
+@org_page
+def machine_thumb(request: HttpRequest, member: Member, machine: str) -> HttpResponse:
+    """The small picture of a machine, which is made when it is first asked for."""
+    context = {"thumb": lit_thumb(get_machine(member.caller, machine))}
+    return render(request, "machines/_thumb.html", context)
 
 
 class GivenCode(NamedTuple):
@@ -266,7 +260,7 @@ def overview_of(
     return {
         "where": where,
         "by_state": sorted(paths.items()),
-        "counts": {"counts": paths, "total": where.total},
+        "counts": where.by_node(),
         "by_version": version_shares(list(versions), where),
         "instances_url": instances_url(member, machine),
         "new_instance_refusal": member.refusal("instances.write"),
@@ -432,13 +426,16 @@ def version_diagram(
     """The drawing of a version, as a part of a page. It is made when it is first asked for."""
     found = get_machine(member.caller, machine)
     shown = version_of(found, version)
+    drawing = diagrams.drawing_of(shown)
     context = {
         "machine": found,
         "version": shown,
-        "diagram": diagrams.diagram_of(shown),
-        "living": request.GET.get("living") == "1",
+        "drawing": drawing,
+        "svg": diagrams.svg_of(drawing) if drawing else "",
+        "problem": "" if drawing else diagrams.diagram_of(shown).problem,
+        "instances_url": instances_url(member, found),
     }
-    return render_page(request, member, "machines/_diagram.html", context, section="machines")
+    return render(request, "machines/_diagram.html", context)
 
 
 # --- Settings -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 from authz.members import Member, member_of, memberships_of
 from authz.models import Key, Org, User
 from instances.models import DeadLetter, Delivery, Instance, LogEntry
-from machines import state_counts
+from machines.cards import Card, cards_of
 from machines.examples_gallery import EXAMPLES
 from machines.models import Machine, MachineVersion
 from statebacked_site import welcome, words
@@ -39,12 +39,6 @@ class Step(NamedTuple):
     command: str
     is_done: bool
     is_next: bool
-
-
-class Card(NamedTuple):
-    machine: Machine
-    where: state_counts.Whereabouts
-    shares: list[state_counts.Share]
 
 
 class Figures(NamedTuple):
@@ -187,15 +181,8 @@ def letters_by_machine(org: Org) -> list[dict[str, Any]]:
 
 def machine_cards(org: Org) -> list[Card]:
     """The newest machines, one more than are shown."""
-    machines = list(
-        Machine.objects.filter(org=org)
-        .select_related("current_version")
-        .order_by("-id")[: MACHINES_SHOWN + 1]
-    )
-    sampled = state_counts.sample(machines)
-    return [
-        Card(machine, sampled[machine.pk], sampled[machine.pk].shares()) for machine in machines
-    ]
+    machines = Machine.objects.filter(org=org).select_related("current_version").order_by("-id")
+    return cards_of(list(machines[: MACHINES_SHOWN + 1]), org.public_id)
 
 
 def first_steps(site: welcome.Site, org: Org, progress: Progress) -> list[Step]:
