@@ -9,7 +9,6 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -207,7 +206,7 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "services": acting.services_of(instance.children),
         "version": version_name(MachineVersion.objects.filter(pk=moment.version_id).first()),
         "timer_count": parts.timer_count(instance),
-        "lights_json": json_for_script(
+        "lights": json.dumps(
             highlights_of(definition, moment, is_past=at is not None) | {"tab": tab}
         ),
         "admin_refusal": member.refusal("instances.admin"),
@@ -319,6 +318,11 @@ def instance_send(
         "outcome": outcome,
         "is_preview": is_preview,
         "took_ms": (time.monotonic() - started) * 1_000,
+        "preview_paths": json.dumps(
+            [leaf.path for leaf in outcome.after]
+            if is_preview and outcome.kind == "changed"
+            else []
+        ),
     }
     return render(request, "instances/_outcome.html", context)
 
@@ -406,14 +410,6 @@ def _instance(member: Member, machine: str, slug: str) -> Instance:
     instance = get_instance(member.caller, machine, slug)
     instance.machine = get_machine(member.caller, machine)
     return instance
-
-
-def json_for_script(value: Any) -> SafeString:
-    """JSON for inside of a <script> that is data: nothing in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"))
-    for character, escaped in (("<", "\\u003C"), (">", "\\u003E"), ("&", "\\u0026")):
-        text = text.replace(character, escaped)
-    return mark_safe(text)
 
 
 def _require(member: Member, scope: str) -> None:

@@ -28,10 +28,15 @@ def definition_of(version_id: int) -> Definition | None:
         if found is None:
             found = _read(version_id)
             if found is not None:
-                if len(_kept) >= DEFINITIONS_KEPT:
-                    _kept.pop(next(iter(_kept)))
-                _kept[version_id] = found
+                keep(version_id, found)
     return found
+
+
+def keep(version_id: int, definition: Definition) -> None:
+    """Have `definition_of` answer this from now on."""
+    if len(_kept) >= DEFINITIONS_KEPT:
+        _kept.pop(next(iter(_kept)))
+    _kept[version_id] = definition
 
 
 def _read(version_id: int) -> Definition | None:

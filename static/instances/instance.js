@@ -94,7 +94,7 @@ function focusAgain(name) {
 }
 
 function readLights() {
-  return JSON.parse(document.getElementById("lights").textContent);
+  return JSON.parse(document.getElementById("lights").dataset.lights);
 }
 
 function showLights() {
@@ -214,6 +214,13 @@ function announce(before, after) {
 }
 
 // ---------------------------------------------------------------- sending from the picture
+
+document.addEventListener("htmx:afterSwap", (event) => {
+  const outcome = event.detail.target.querySelector?.(":scope > [data-preview]");
+  if (outcome) picture.show({ ...shown, preview: JSON.parse(outcome.dataset.preview) });
+});
+
+document.getElementById("send").addEventListener("close", () => picture.show(shown));
 
 page.addEventListener("click", (event) => {
   const step = event.target.closest(".is-next[data-event]");

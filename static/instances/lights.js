@@ -33,25 +33,21 @@ export function lightsIn(box) {
     for (const [element, name] of lit) element.classList.remove(name);
     lit = [];
     const on = new Set(active);
+    const holders = new Set(active.flatMap(pathsAbove));
     for (const [path, elements] of states) {
-      for (const element of elements) showState(element, path, on);
+      for (const element of elements) showState(element, on.has(path), !holders.has(path));
     }
     for (const path of preview) for (const element of states.get(path) ?? []) light(element, "is-preview");
     const events = new Set(next);
     for (const step of steps) {
-      const source = step.closest("[data-node]")?.dataset.node ?? step.dataset.source;
       if (taken !== null && Number(step.dataset.transition) === taken) light(step, "is-taken");
-      const isNext = step.dataset.event && events.has(step.dataset.event) && (source === undefined || on.has(source));
-      if (isNext) light(step, "is-next");
+      if (step.dataset.event && events.has(step.dataset.event) && on.has(sourceOf(step))) light(step, "is-next");
     }
   }
 
-  function showState(element, path, on) {
-    const isActive = on.has(path);
-    if (isActive) {
-      light(element, "is-active");
-      if (!element.hasAttribute("aria-expanded")) light(element, "is-leaf");
-    }
+  function showState(element, isActive, isLeaf) {
+    if (isActive) light(element, "is-active");
+    if (isActive && isLeaf) light(element, "is-leaf");
     if (element.getAttribute("role") !== "treeitem") return;
     if (isActive) element.setAttribute("aria-current", "true");
     else element.removeAttribute("aria-current");
@@ -60,4 +56,17 @@ export function lightsIn(box) {
   }
 
   return { show };
+}
+
+/** The paths of all states that hold the one at `path`. */
+function pathsAbove(path) {
+  const keys = path.split(/(?<!\\)\./);
+  return ["", ...keys.slice(0, -1).map((_, index) => keys.slice(0, index + 1).join("."))].filter((above) => above !== path);
+}
+
+/** The path of the state that a transition leaves: it stands inside it, or its wire names it. */
+function sourceOf(step) {
+  const edge = step.closest("[data-source]");
+  const source = edge ? document.getElementById(edge.dataset.source) : step.closest("[data-node]");
+  return source?.dataset.node;
 }

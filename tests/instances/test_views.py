@@ -1,0 +1,450 @@
+"""The pages of instances, through Django's client; the engine is a fake one."""
+
+import json
+import re
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from authz.models import Membership
+from instances.models import Delivery, Instance
+from instances.pages import definitions
+from tests.factories import (
+    make_instance,
+    make_log_entry,
+    make_machine,
+    make_member,
+    make_org,
+    make_transition,
+    make_version,
+)
+from tests.fake_door import fake_door  # noqa: F401
+from tests.instances.graphs import order_definition
+
+pytestmark = pytest.mark.django_db
+
+HOSTILE = "<script>alert(1)</script>\"'>{{ x }}\u202e" + "x" * 10_000
+
+
+@pytest.fixture
+def org():
+    return make_org()
+
+
+@pytest.fixture
+def machine(org):
+    machine = make_machine(org, with_version=True)
+    definitions.keep(machine.current_version_id, order_definition())
+    return machine
+
+
+@pytest.fixture
+def admin(org):
+    return signed_in(org, Membership.Role.ADMIN)
+
+
+def signed_in(org, role):
+    client = Client()
+    client.force_login(make_member(org, role))
+    return client
+
+
+def state(value):
+    return json.dumps({"state": value, "tags": [], "done": False}, separators=(",", ":"))
+
+
+def list_url(machine):
+    return reverse("instances-page", args=[machine.org.public_id, machine.slug])
+
+
+def url_of(instance, name="instance-page", *args):
+    names = [instance.machine.org.public_id, instance.machine.slug, instance.slug]
+    return reverse(name, args=[*names, *args])
+
+
+def listed(response):
+    return re.findall(r"data-row>([^<]*)<", response.content.decode())
+
+
+def make_life(machine, slug="order-1"):
+    """draft, placed, paid: three transitions."""
+    instance = make_instance(
+        machine, slug, seq=3, state=state("paid"), context='{"total":9,"public":{"n":3}}'
+    )
+    contexts = ['{"total":7}', '{"total":7,"public":{"n":2}}', instance.context]
+    create, place, pay = (
+        {"state": state(value), "context": context}
+        for value, context in zip(["draft", "placed", "paid"], contexts, strict=True)
+    )
+    make_transition(instance, 1, kind=0, event='{"type":"xstate.init"}', **create)
+    make_transition(instance, 2, event='{"type":"place"}', auth_context='{"sub":"u_17"}', **place)
+    make_transition(instance, 3, event='{"type":"pay","card":"42"}', **pay)
+    return instance
+
+
+# --- The list -----------------------------------------------------------------------------------
+
+
+def test_list_shows_newest_first(admin, machine):
+    for slug in ("a", "c", "b"):
+        make_instance(machine, slug)
+
+    assert listed(admin.get(list_url(machine))) == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "slugs"),
+    [
+        ({"q": "or"}, ["order-2", "order-1"]),
+        ({"state": "delivery"}, ["order-2"]),
+        ({"state": "delivery.packed"}, ["order-2"]),
+        ({"state": "packed"}, []),
+        ({"status": "paused"}, ["cart"]),
+        ({"sort": "name"}, ["cart", "order-1", "order-2"]),
+        ({"sort": "updated"}, ["order-1", "cart", "order-2"]),
+        ({"status": "running", "q": "order-1"}, ["order-1"]),
+    ],
+)
+def test_filters_and_orders(admin, machine, query, slugs):
+    make_instance(machine, "order-1", ts=9)
+    make_instance(machine, "order-2", ts=1, state=state({"delivery": "packed", "payment": "x"}))
+    make_instance(machine, "cart", ts=5, status=Instance.Status.PAUSED)
+    make_instance(machine, "gone~1", status=Instance.Status.DELETED)
+
+    assert listed(admin.get(list_url(machine), query)) == slugs
+
+
+def test_filter_by_version(admin, machine):
+    other = make_version(machine, "v2")
+    make_instance(machine, "old")
+    make_instance(machine, "new", version=other)
+
+    r = admin.get(list_url(machine), {"version": other.public_id})
+
+    assert listed(r) == ["new"]
+
+
+def test_pages_hold_every_instance_once(admin, machine):
+    for number in range(120):
+        make_instance(machine, f"i-{number:03d}", ts=number // 7)
+    for order in ("created", "-created", "name", "-name", "updated", "-updated"):
+        seen, url = [], f"{list_url(machine)}?sort={order}"
+        while url:
+            r = admin.get(url)
+            seen += listed(r)
+            found = re.search(r'href="([^"]*)" rel="next"', r.content.decode())
+            url = list_url(machine) + found[1].replace("&amp;", "&") if found else None
+        assert len(seen) == len(set(seen)) == 120, order
+
+
+def test_large_machines_are_looked_through_in_windows(admin, machine, monkeypatch):
+    monkeypatch.setattr("instances.pages.listing.WINDOW", 10)
+    monkeypatch.setattr("instances.pages.listing.SCAN", 20)
+    for number in range(60):
+        make_instance(machine, f"i-{number:02d}", state=state("rare" if number == 5 else "idle"))
+
+    first = admin.get(list_url(machine), {"state": "rare"})
+    assert listed(first) == []
+    assert "None so far" in first.content.decode()
+
+    url, found = list_url(machine) + "?state=rare", []
+    for _ in range(3):
+        r = admin.get(url)
+        found += listed(r)
+        further = re.search(r'href="(\?[^"]*after=[^"]*)"', r.content.decode())
+        url = list_url(machine) + further[1].replace("&amp;", "&") if further else url
+    assert found == ["i-05"]
+
+
+@pytest.mark.parametrize(
+    "query", [{"sort": "x"}, {"status": "x"}, {"version": "x"}, {"after": "x"}, {"after": "WzFd\0"}]
+)
+def test_bad_filters_are_refused(admin, machine, query):
+    make_instance(machine)
+
+    assert admin.get(list_url(machine), query).status_code == 400
+
+
+def test_empty_list_teaches_and_no_match_offers_to_clear(admin, machine):
+    assert "No instance yet" in admin.get(list_url(machine)).content.decode()
+
+    make_instance(machine)
+
+    assert "No instance matches" in admin.get(list_url(machine), {"q": "zzz"}).content.decode()
+
+
+def test_list_asks_few_queries(admin, machine, django_assert_max_num_queries):
+    for number in range(60):
+        make_instance(machine, f"i-{number}")
+
+    with django_assert_max_num_queries(16):
+        admin.get(list_url(machine))
+
+
+def test_bad_context_is_said_in_the_dialog(admin, machine):
+    r = admin.post(list_url(machine), {"slug": "new", "context": "{"})
+
+    assert r.status_code == 400
+    assert "The context is not valid JSON" in r.content.decode()
+    assert "data-open-now" in r.content.decode()
+    assert not Instance.objects.exists()
+
+
+def test_reader_may_not_create(org, machine):
+    reader = signed_in(org, Membership.Role.READ)
+
+    assert "needs the role write" in reader.get(list_url(machine)).content.decode()
+    assert reader.post(list_url(machine), {"slug": "new"}).status_code == 403
+
+
+# --- One instance -------------------------------------------------------------------------------
+
+
+def test_page_shows_history_newest_first(admin, machine):
+    instance = make_life(machine)
+
+    page = admin.get(url_of(instance)).content.decode()
+
+    assert re.findall(r'<li data-seq="(\d+)"', page) == ["3", "2", "1"]
+    assert "u_17" in page
+    assert lights(page) == {
+        "seq": 3, "active": ["", "paid"], "taken": 2, "next": ["cancel"], "past": False,
+        "tab": "timeline",
+    }  # fmt: skip
+
+
+def lights(page):
+    text = re.search(r'data-lights="([^"]*)"', page)[1]
+    return json.loads(text.replace("&quot;", '"'))
+
+
+def test_moment_of_the_past(admin, machine):
+    instance = make_life(machine)
+
+    page = admin.get(url_of(instance), {"at": 2, "tab": "context"}).content.decode()
+
+    assert lights(page)["active"] == ["", "placed"]
+    assert lights(page)["taken"] == 0
+    assert "transition 2 of 3" in page
+    assert "Return to now" in page
+    assert "2 changes" not in page
+    assert "1 change" in page
+    assert "You are looking at the past" in page
+
+
+def test_parts_of_a_moment_come_alone(admin, machine):
+    instance = make_life(machine)
+
+    part = admin.get(url_of(instance, "instance-moment"), {"at": 1, "tab": "raw"}).content.decode()
+
+    assert "<html" not in part
+    assert part.count('hx-swap-oob="true"') == 6
+    assert lights(part)["active"] == ["", "draft"]
+
+
+@pytest.mark.parametrize("query", [{"at": "0"}, {"at": "9999"}, {"at": "-1"}, {"tab": "x"}])
+def test_moments_that_are_none(admin, machine, query):
+    instance = make_life(machine)
+
+    assert admin.get(url_of(instance), query).status_code in (200, 400, 404)
+
+
+def test_transitions_that_are_gone_are_said_to_be(admin, machine):
+    instance = make_instance(machine, seq=9)
+
+    assert admin.get(url_of(instance), {"at": 4}).status_code == 404
+    assert admin.get(url_of(instance)).status_code == 200
+
+
+def test_rows_come_in_pages(admin, machine):
+    instance = make_instance(machine, seq=200)
+    for seq in range(1, 201):
+        make_transition(instance, seq)
+
+    def seqs(**query):
+        r = admin.get(url_of(instance, "instance-rows"), query)
+        return [int(seq) for seq in re.findall(r'<li data-seq="(\d+)"', r.content.decode())]
+
+    assert seqs() == list(range(200, 140, -1))
+    assert seqs(before=141) == list(range(140, 80, -1))
+    assert seqs(before=2) == [1]
+    assert seqs(after=190) == list(range(200, 190, -1))
+    assert 100 in seqs(around=100)
+    assert seqs(around=100)[0] > 100
+    assert admin.get(url_of(instance, "instance-rows"), {"after": 200}).status_code == 204
+
+
+def test_live_rows_that_are_too_many_replace_the_list(admin, machine):
+    instance = make_instance(machine, seq=200)
+    for seq in range(1, 201):
+        make_transition(instance, seq)
+
+    r = admin.get(url_of(instance, "instance-rows"), {"after": 10, "live": 1})
+
+    assert r["X-Whole-List"] == "true"
+    assert 'data-seq="200"' in r.content.decode()
+
+
+def test_logs_of_a_moment(admin, machine):
+    instance = make_life(machine)
+    at = instance.created_at
+    make_log_entry(instance, "of the second", at + 2)
+    make_log_entry(instance, "of the third", at + 50)
+
+    then = admin.get(url_of(instance), {"tab": "logs", "at": 2}).content.decode()
+    now = admin.get(url_of(instance), {"tab": "logs"}).content.decode()
+
+    assert "of the second" in then
+    assert "of the third" not in then
+    assert "of the third" in now
+
+
+def test_hostile_texts_are_inert(admin, machine):
+    instance = make_instance(
+        machine, seq=1, state=state(HOSTILE), context=json.dumps({HOSTILE: HOSTILE})
+    )
+    make_transition(
+        instance, 1, event=json.dumps({"type": HOSTILE}), state=instance.state,
+        context=instance.context, auth_context=json.dumps({"sub": HOSTILE}),
+        report=json.dumps({"actions": [HOSTILE], "started": [], "stopped": []}),
+    )  # fmt: skip
+    make_log_entry(instance, HOSTILE, instance.created_at)
+
+    for tab in ("timeline", "context", "logs", "raw", "timers"):
+        page = admin.get(url_of(instance), {"tab": tab}).content.decode()
+        assert "<script>alert" not in page, tab
+    assert "<script>alert" not in admin.get(list_url(machine)).content.decode()
+    drawer = admin.get(url_of(instance, "instance-send"), {"event": HOSTILE}).content.decode()
+    assert "<script>alert" not in drawer
+
+
+def test_instances_of_other_orgs_are_not_there(machine):
+    instance = make_life(machine)
+    stranger = signed_in(make_org("Other"), Membership.Role.ADMIN)
+
+    for name in ("instance-page", "instance-rows", "instance-moment", "instance-send"):
+        assert stranger.get(url_of(instance, name)).status_code == 404
+    assert stranger.get(list_url(machine)).status_code == 404
+
+
+def test_signed_out_visitor_is_sent_to_sign_in(client, machine):
+    instance = make_life(machine)
+
+    r = client.get(url_of(instance))
+
+    assert r.status_code == 302
+    assert reverse("sign-in") in r["location"]
+
+
+# --- Actions ------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume(admin, machine, fake_door):  # noqa: F811
+    instance = make_life(machine)
+
+    admin.post(url_of(instance, "instance-pause"), {"status": "paused"})
+    instance.refresh_from_db()
+    assert instance.status == Instance.Status.PAUSED
+
+    admin.post(url_of(instance, "instance-pause"), {"status": "running"})
+    instance.refresh_from_db()
+    assert instance.status == Instance.Status.RUNNING
+
+
+def test_delete_needs_the_name(admin, machine, fake_door):  # noqa: F811
+    instance = make_life(machine)
+    url = url_of(instance, "instance-delete")
+
+    assert "<b>3</b> transitions" in admin.get(url).content.decode()
+    assert "not the name" in admin.post(url, {"name": "order"}).content.decode()
+    assert Instance.objects.exists()
+
+    r = admin.post(url, {"name": "order-1"})
+
+    assert r["HX-Redirect"] == list_url(machine)
+    assert not Instance.objects.exists()
+
+
+@pytest.mark.parametrize("role", [Membership.Role.READ, Membership.Role.WRITE])
+def test_only_admins_pause_and_delete(org, machine, fake_door, role):  # noqa: F811
+    instance = make_life(machine)
+    member = signed_in(org, role)
+
+    assert member.post(url_of(instance, "instance-pause"), {"status": "paused"}).status_code == 403
+    assert member.post(url_of(instance, "instance-delete"), {"name": "order-1"}).status_code == 403
+    assert "needs the role admin" in member.get(url_of(instance)).content.decode()
+    assert fake_door.calls == []
+
+
+def test_reader_sees_that_sending_needs_a_role(org, machine):
+    instance = make_life(machine)
+    reader = signed_in(org, Membership.Role.READ)
+
+    assert "needs the role write" in reader.get(url_of(instance)).content.decode()
+    assert reader.post(url_of(instance, "instance-send"), {"event": "pay"}).status_code == 403
+
+
+def test_writer_may_not_choose_claims(org, machine):
+    instance = make_life(machine)
+    writer = signed_in(org, Membership.Role.WRITE)
+
+    r = writer.post(
+        url_of(instance, "instance-send"), {"event": "pay", "as": "claims", "claims": "{}"}
+    )
+
+    assert "needs the role admin" in r.content.decode()
+
+
+def test_drawer_sorts_events_and_offers_what_was_sent_before(admin, machine):
+    instance = make_life(machine)
+
+    drawer = admin.get(url_of(instance, "instance-send")).content.decode()
+
+    here, elsewhere = drawer.split("Handled elsewhere")
+    assert 'value="cancel"' in here
+    assert 'value="pay"' in elsewhere
+    assert "&quot;card&quot;: &quot;42&quot;" in elsewhere
+
+
+@pytest.mark.parametrize(
+    ("form", "complaint"),
+    [
+        ({}, "Choose an event"),
+        ({"event": "pay", "payload": "{"}, "not valid JSON"),
+        ({"event": "pay", "payload": "[]"}, "must be a JSON object"),
+        ({"event": "xstate.init"}, "belong to XState"),
+        ({"event": "pay", "as": "claims", "claims": "1"}, "must be a JSON object"),
+    ],
+)
+def test_bad_events_are_complained_about(admin, machine, form, complaint):
+    instance = make_life(machine)
+
+    assert complaint in admin.post(url_of(instance, "instance-send"), form).content.decode()
+
+
+def test_timers_are_fired_and_cancelled(admin, machine):
+    instance = make_life(machine)
+    timers = [make_timer(instance, "xstate.after.60000.order.placed"), make_timer(instance, "tick")]
+
+    page = admin.get(url_of(instance), {"tab": "timers"}).content.decode()
+    assert "after 1 min in placed" in page
+
+    admin.post(url_of(instance, "instance-timer", timers[0].pk), {"do": "fire"})
+    admin.post(url_of(instance, "instance-timer", timers[1].pk), {"do": "cancel"})
+
+    (left,) = Delivery.objects.all()
+    assert left == timers[0]
+    assert left.due_at < 2_000_000_000_000
+
+
+def make_timer(instance, event_type):
+    return Delivery.objects.create(
+        kind=0,
+        org_id=instance.org_id,
+        target_machine_id=instance.machine_id,
+        target_slug=instance.slug,
+        event=json.dumps({"type": event_type}),
+        due_at=4_000_000_000_000,
+        created_at=1,
+    )
