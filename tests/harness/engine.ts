@@ -35,7 +35,7 @@ export class Process {
   readonly lines: string[] = [];
   readonly #instances = new Map<string, Instance>();
   readonly #answers = new Map<string, string[]>();
-  #wake: (() => void) | undefined;
+  #wakers: (() => void)[] = [];
   #ids = 0;
 
   constructor() {
@@ -134,12 +134,18 @@ export class Process {
         this.#instances.get(fields[fields[0] === "F" ? 2 : 1]!)?.notice(fields);
       }
     }
-    this.#wake?.();
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const wake of this.#wakers.splice(0)) {
+      wake();
+    }
   }
 
   /** Resolves with what `find` gives as soon as it is truthy; looks whenever something was said. */
   async waitFor<T>(find: (lines: string[]) => T, what = ""): Promise<NonNullable<T>> {
-    const deadline = setTimeout(() => this.#wake?.(), QUIET_MS);
+    const deadline = setTimeout(() => this.#wake(), QUIET_MS);
     const until = Date.now() + QUIET_MS;
     try {
       for (;;) {
@@ -151,7 +157,7 @@ export class Process {
           throw new Error(`nothing came ${what}; the last lines were:\n${this.lines.slice(-10).join("\n")}`);
         }
         await new Promise<void>((resolve) => {
-          this.#wake = resolve;
+          this.#wakers.push(resolve);
         });
       }
     } finally {

@@ -9,7 +9,7 @@
 
 import type { Adapter, Host, Instance } from "./adapter.ts";
 import { type Authorizer, eventRequest, initializationRequest, isPromise, withinTimeLimit } from "./authorize.ts";
-import { describeError, errorJson, errorText, isError } from "./errors.ts";
+import { describeError, errorJson, errorText, isError, utf8Bytes } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { logArguments } from "./logs.ts";
 import { now, parse, stringify } from "./primordials.ts";
@@ -48,9 +48,13 @@ interface InboxItem {
   silent: boolean;
 }
 
-const encoder = new TextEncoder();
 
-const SERVICE_LOST = { name: "ServiceLost", message: "The service was stopped or lost before it was done" };
+/** What the machine is told of a service that was stopped or lost: its outcome is unknown. */
+function serviceLost(): Error {
+  const error = new Error("The service was stopped or lost before it was done");
+  error.name = "ServiceLost";
+  return error;
+}
 
 export class Activation implements Host {
   readonly id: string;
@@ -79,9 +83,8 @@ export class Activation implements Host {
   #awaitsCommit = false;
   #awaitsAuthorizer = false;
   #askedForCommit = false;
-  /** An authorizer or the machine runs right now; the answer is still to come. */
+  /** The machine computes right now; the answer is still to come. */
   #computes = false;
-  #inTransition = false;
   #runsEffects = false;
   #closed = false;
 
@@ -122,25 +125,23 @@ export class Activation implements Host {
   /** Only for authorizeAndCompute() below: runs inside of `turn`. */
   authorize(fields: StepFields, turn: Turn): void {
     const started = now();
-    const wasOpen = this.#gate.open;
-    this.#gate.open = false;
-    this.#computes = true;
+    turn.ungated = true;
     let verdict: unknown;
     try {
       verdict = this.#askAuthorizer(fields);
       if (isPromise(verdict)) {
-        this.#computes = false;
-        this.#awaitVerdict(fields, verdict, wasOpen);
+        this.#awaitVerdict(fields, verdict);
         return;
       }
     } catch (error) {
-      this.#deny(fields, turn, wasOpen, started, error);
+      this.#deny(fields, started, error);
       return;
     }
+    turn.ungated = false;
     if (verdict === true) {
-      this.compute(fields, turn, wasOpen, started);
+      this.compute(fields, turn, started);
     } else {
-      this.#deny(fields, turn, wasOpen, started, undefined);
+      this.#deny(fields, started, undefined);
     }
   }
 
@@ -157,30 +158,19 @@ export class Activation implements Host {
     }
   }
 
-  /**
-   * Until the promise is settled the gate is as the steps before have left it: an authorizer may
-   * well ask another server.
-   */
-  #awaitVerdict(fields: StepFields, verdict: PromiseLike<unknown>, wasOpen: boolean): void {
+  #awaitVerdict(fields: StepFields, verdict: PromiseLike<unknown>): void {
     this.#awaitsAuthorizer = true;
-    if (wasOpen) {
-      this.#gate.release();
-    } else {
-      this.#askForCommit();
-    }
     const decide = (allowed: boolean, error: unknown) => {
       this.#awaitsAuthorizer = false;
       if (this.#closed) {
         return;
       }
-      const turn = new Turn(this);
-      const open = this.#gate.open;
       const started = now();
       if (allowed) {
-        this.#gate.open = false;
-        turns.run(turn, computeStep, this, fields, turn, open, started);
+        const turn = new Turn(this);
+        turns.run(turn, computeStep, this, fields, turn, started);
       } else {
-        this.#deny(fields, turn, open, started, error);
+        this.#deny(fields, started, error);
       }
       this.#goOn();
     };
@@ -190,10 +180,7 @@ export class Activation implements Host {
     );
   }
 
-  #deny(fields: StepFields, turn: Turn, wasOpen: boolean, started: number, error: unknown): void {
-    this.#computes = false;
-    this.#gate.drop(turn);
-    this.#gate.open = wasOpen;
+  #deny(fields: StepFields, started: number, error: unknown): void {
     let state = "";
     if (error !== undefined) {
       state = errorJson(error);
@@ -211,13 +198,13 @@ export class Activation implements Host {
   }
 
   /** Only for authorize() and computeStep() below: runs inside of `turn`. */
-  compute(fields: StepFields, turn: Turn, wasOpen: boolean, started: number): void {
-    this.#computes = true;
-    this.#inTransition = true;
+  compute(fields: StepFields, turn: Turn, started: number): void {
     const services = this.services.size > 0 ? this.services.all() : NO_SERVICES;
+    const wasOpen = this.#gate.open;
+    this.#gate.open = false; // A3
+    this.#computes = true;
     try {
       const changed = this.#transition(fields);
-      this.#inTransition = false;
       const instance = this.#instance;
       if (changed && instance !== undefined) {
         this.#record(fields, instance, started);
@@ -227,17 +214,16 @@ export class Activation implements Host {
         this.#gate.open = wasOpen && this.#gate.isEmpty;
       }
       this.#computes = false;
-      if (!this.#gate.isEmpty && !this.#awaitsCommit) {
-        this.#askForCommit();
-      }
     } catch (error) {
-      this.#inTransition = false;
-      this.#rollback(services);
       this.#computes = false;
+      this.#rollback(services);
       this.#gate.drop(turn);
       this.#gate.open = wasOpen;
       this.#answer(fields, Code.threw, errorJson(error), "", "", "", "", "", "", started);
       this.#endIfNotCreated(fields);
+    }
+    if (!this.#gate.isEmpty && !this.#awaitsCommit) {
+      this.#askForCommit();
     }
     this.#unloadIfNeeded();
   }
@@ -319,7 +305,7 @@ export class Activation implements Host {
         item.silent ||= item.ends && item.service === service;
       }
     }
-    return instance.transition(this.#bundle.adapter.lost(id, SERVICE_LOST));
+    return instance.transition(this.#bundle.adapter.lost(id, serviceLost()));
   }
 
   /** Answers a step that changed something, and makes its result what the next one starts from. */
@@ -327,10 +313,7 @@ export class Activation implements Host {
     // All that can throw comes first: a context with a BigInt fails the step, and leaves it undone.
     const value = stringify(instance.value)!;
     const context = stringify(instance.context);
-    if (context === undefined) {
-      throw new TypeError("the context is not an object");
-    }
-    checkSize(context);
+    checkContext(context);
     const extra = instance.extra();
     const tags = tagsJson(instance.tags);
     const effects = instance.effects.length > 0 ? stringify(instance.effects)! : "";
@@ -357,7 +340,7 @@ export class Activation implements Host {
     );
   }
 
-  #rollback(services: Service[]): void {
+  #rollback(services: readonly Service[]): void {
     const instance = this.#instance;
     this.services.restore(services);
     if (instance === undefined) {
@@ -474,7 +457,7 @@ export class Activation implements Host {
 
   /** The machine that computes right now, if any: spawns are only possible then. */
   get computing(): Instance | undefined {
-    return this.#inTransition ? this.#instance : undefined;
+    return this.#computes ? this.#instance : undefined;
   }
 
   receive(event: unknown, data: unknown, service: Service | undefined, ends: boolean): void {
@@ -500,6 +483,10 @@ export class Activation implements Host {
     if (this.#closed || turn.dropped) {
       return;
     }
+    if (turn.ungated) {
+      go();
+      return;
+    }
     this.#gate.pass(turn, isLog, go);
     if (!this.#gate.open && !this.#computes && !this.#awaitsCommit) {
       this.#askForCommit();
@@ -521,7 +508,7 @@ export class Activation implements Host {
   }
 }
 
-const NO_SERVICES: Service[] = [];
+const NO_SERVICES: readonly Service[] = [];
 
 // AsyncLocalStorage.run() takes a function and its arguments: these spare a closure per step.
 
@@ -529,14 +516,8 @@ function authorizeAndCompute(activation: Activation, fields: StepFields, turn: T
   activation.authorize(fields, turn);
 }
 
-function computeStep(
-  activation: Activation,
-  fields: StepFields,
-  turn: Turn,
-  wasOpen: boolean,
-  started: number,
-): void {
-  activation.compute(fields, turn, wasOpen, started);
+function computeStep(activation: Activation, fields: StepFields, turn: Turn, started: number): void {
+  activation.compute(fields, turn, started);
 }
 
 function runEffects(activation: Activation): void {
@@ -544,15 +525,17 @@ function runEffects(activation: Activation): void {
 }
 
 /** Past the limit the step fails as if it had thrown, and live services go on. */
-function checkSize(context: string): void {
-  if (context.length * 3 <= LIMITS.contextBytes) {
+function checkContext(json: string | undefined): asserts json is string {
+  if (json === undefined) {
+    throw new TypeError("the context is not an object");
+  }
+  const limit = LIMITS.contextBytes;
+  if (json.length * 3 <= limit) {
     return; // no character takes more than three bytes
   }
-  const size = encoder.encode(context).byteLength;
-  if (size > LIMITS.contextBytes) {
-    const error = new RangeError(
-      `the context would have ${size} bytes of JSON; ${LIMITS.contextBytes} are allowed`,
-    );
+  const size = utf8Bytes(json);
+  if (size > limit) {
+    const error = new RangeError(`the context would have ${size} bytes of JSON; ${limit} are allowed`);
     error.name = "ContextTooLarge";
     throw error;
   }

@@ -60,18 +60,17 @@ export class Services {
   }
 
   remove(service: Service): void {
-    this.restore(this.#list.filter((other) => other !== service));
+    this.#list = this.#list.filter((other) => other !== service);
+    this.#json = undefined;
   }
 
   clear(): void {
-    if (this.#list.length > 0) {
-      this.restore([]);
-    }
+    this.restore([]);
   }
 
   /** Puts back what all() gave: the step that changed it threw. */
-  restore(services: Service[]): void {
-    this.#list = services;
+  restore(services: readonly Service[]): void {
+    this.#list = [...services];
     this.#json = undefined;
   }
 

@@ -9,6 +9,8 @@ export class Turn {
   readonly activation: Activation;
   /** It threw: what it left behind in the background must never be seen. */
   dropped = false;
+  /** It is an authorizer's: that may ask another server before it decides, and it changes nothing. */
+  ungated = false;
 
   constructor(activation: Activation) {
     this.activation = activation;

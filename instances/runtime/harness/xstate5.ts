@@ -424,7 +424,14 @@ class Instance5 implements Instance {
     const { machineName, machineInstanceName } = source;
     child._processingStatus = STOPPED;
     (child as RemoteActor).persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
-    this.effects.push({ t: "spawn", id, src: source, input: child.options.input });
+    const params = { t: "spawn", id, src: source, input: child.options.input };
+    const action = this.#builtins.find(({ type, params }) => type === "xstate.spawnChild" && params.actorRef === child);
+    if (action === undefined) { // spawned in an assign, so before all actions
+      this.#builtins.unshift({ type: "statebacked.spawn", params, exec: () => {}, deferredAt: -1 });
+    } else {
+      action.type = "statebacked.spawn";
+      action.params = params;
+    }
   }
 
   /** Classified only now, since XState resolves some targets after it handed over the action. */
