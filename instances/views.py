@@ -21,13 +21,14 @@ from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
 from instances.pages.definitions import definition_of
-from instances.pages.diagram import diagram_of, highlights_of
 from instances.pages.listing import ORDERS, Filter, list_instances
 from instances.pages.moment import Moment, moment_of
+from instances.pages.picture import highlights_of, state_tree_of
 from instances.pages.sending import choices_of
 from instances.pages.timeline import rows_after, rows_around, rows_before
 from instances.pages.words import leaves_of, version_name
 from machines.access import get_machine
+from machines.diagrams import drawing_of, svg_of
 from machines.models import Machine, MachineVersion
 from statebacked_site.errors import DomainError, InvalidParameter
 from statebacked_site.frame import org_page, render_page, tell
@@ -164,8 +165,19 @@ def instance_page(
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, at, tab)
     context["timeline"] = rows_around(found.pk, context["moment"].seq)
-    context["diagram"] = diagram_of(context["moment"].version_id)
+    context |= _picture(context["moment"].version_id)
+    context["view"] = "tree" if request.GET.get("view") == "tree" or not context["svg"] else ""
     return render_page(request, member, "instances/detail.html", context, section=SECTION)
+
+
+def _picture(version_id: int) -> dict[str, Any]:
+    definition = definition_of(version_id)
+    version = MachineVersion.objects.filter(pk=version_id).first()
+    drawing = drawing_of(version) if definition is not None and version is not None else None
+    return {
+        "svg": svg_of(drawing) if drawing is not None else "",
+        "state_tree": state_tree_of(definition) if definition is not None else None,
+    }
 
 
 @require_GET

@@ -1,16 +1,11 @@
-"""The definition of a version, for pages that explain what its instances do."""
+"""The definitions of versions, decoded, for pages that explain what instances do."""
 
-import gzip
-import logging
 import threading
 
 from instances.explain import Definition
-from instances.runtime.bundle import BundleCode
-from machines.flow.errors import FlowError
-from machines.flow.extraction import Extractor, build_extractor
-from machines.models import VersionCode
-
-log = logging.getLogger("statebacked.pages")
+from machines.diagrams import diagram_of
+from machines.flow import CannotDescribe, Graph
+from machines.models import MachineVersion
 
 DEFINITIONS_KEPT = 64
 
@@ -40,24 +35,10 @@ def keep(version_id: int, definition: Definition) -> None:
 
 
 def _read(version_id: int) -> Definition | None:
-    code = VersionCode.objects.filter(version_id=version_id).first()
-    if code is None or not code.commonjs_gzip:
+    version = MachineVersion.objects.filter(pk=version_id, code__isnull=False).first()
+    if version is None:
         return None
-    bundle = BundleCode(gzip.decompress(code.commonjs_gzip).decode(), list(code.externals))
     try:
-        return Definition(_extractor().describe(bundle))
-    except (FlowError, FileNotFoundError) as exc:
-        log.warning("version %s has no definition to show: %s", version_id, exc)
+        return Definition(Graph.decode(bytes(diagram_of(version).definition)))
+    except CannotDescribe:
         return None
-
-
-def _extractor() -> Extractor:
-    from statebacked_site.engine_settings import engine_settings
-
-    runtime = engine_settings().runtime
-    return Extractor(
-        deno=runtime.deno,
-        harness=runtime.harness,
-        script=build_extractor(runtime.harness.parent.parent, runtime.esbuild),
-        deno_dir=runtime.deno_dir,
-    )

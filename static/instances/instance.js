@@ -66,6 +66,8 @@ function addressOf(changes) {
 /** Shows the moment and tab that an address of this page names; the address says it from then on. */
 function goTo(url) {
   if (!url.searchParams.has("tab")) url.searchParams.set("tab", shown.tab);
+  const view = new URLSearchParams(location.search).get("view");
+  if (view) url.searchParams.set("view", view);
   history.pushState(null, "", url);
   return load(url);
 }
@@ -212,6 +214,23 @@ function announce(before, after) {
   announcedAt = Date.now();
   announcer.textContent = `${page.dataset.instance}: ${left.at(-1) ?? ""} → ${entered.at(-1)}`;
 }
+
+// ---------------------------------------------------------------- diagram or tree
+
+page.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-show-view]");
+  if (!button) return;
+  for (const other of page.querySelectorAll("[data-show-view]")) {
+    other.setAttribute("aria-pressed", String(other === button));
+  }
+  for (const view of page.querySelectorAll("[data-view]")) {
+    view.hidden = view.dataset.view !== button.dataset.showView;
+  }
+  const url = new URL(location.href);
+  if (button.dataset.showView === "tree") url.searchParams.set("view", "tree");
+  else url.searchParams.delete("view");
+  history.replaceState(null, "", url);
+});
 
 // ---------------------------------------------------------------- sending from the picture
 

@@ -40,7 +40,11 @@ export function lightsIn(box) {
     for (const path of preview) for (const element of states.get(path) ?? []) light(element, "is-preview");
     const events = new Set(next);
     for (const step of steps) {
-      if (taken !== null && Number(step.dataset.transition) === taken) light(step, "is-taken");
+      if (taken !== null && Number(step.dataset.transition) === taken) {
+        light(step, "is-taken");
+        const wire = step.closest(".flow-edge");
+        if (wire) light(wire, "is-taken");
+      }
       if (step.dataset.event && events.has(step.dataset.event) && on.has(sourceOf(step))) light(step, "is-next");
     }
   }

@@ -1,9 +1,8 @@
-"""What the diagram of an instance's page shows, as a drawing and as a tree of states."""
+"""The picture of an instance's machine: its states as a tree, and what of it to light up."""
 
 from typing import Any, NamedTuple
 
 from instances.explain import Definition
-from instances.pages.definitions import definition_of
 from instances.pages.moment import Moment
 from machines.flow.model import Graph, Transition, active_paths
 from machines.flow.text import duration as delay
@@ -33,17 +32,13 @@ class Node(NamedTuple):
     steps: list[Step]
 
 
-class Diagram(NamedTuple):
+class StateTree(NamedTuple):
     nodes: list[Node]  # document order, the root left out
     is_cut: bool
 
 
-def diagram_of(version_id: int) -> Diagram | None:
-    definition = definition_of(version_id)
-    return _diagram(definition.graph) if definition is not None else None
-
-
-def _diagram(graph: Graph) -> Diagram:
+def state_tree_of(definition: Definition) -> StateTree:
+    graph = definition.graph
     nodes: list[Node] = []
     steps: dict[int, list[Transition]] = {}
     for transition in graph.transitions:
@@ -71,7 +66,7 @@ def _diagram(graph: Graph) -> Diagram:
     for index, child in enumerate(top):
         if len(nodes) < STATES_MAX:
             add(child, 1, index + 1, len(top))
-    return Diagram(nodes[:STATES_MAX], len(graph.states) - 1 > STATES_MAX)
+    return StateTree(nodes[:STATES_MAX], len(graph.states) - 1 > STATES_MAX)
 
 
 def _kind(graph: Graph, number: int) -> str:
