@@ -61,11 +61,13 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self._newest: Operation | None = None
         self._sender: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
-        if not isinstance(self.scope["user"], User):
+        user: Any = self.scope["user"]
+        if not isinstance(user, User):
             await self.close(CLOSE_NOT_ALLOWED)
         elif not door.is_ready():
             await self.close(CLOSE_TRY_AGAIN_LATER)
         else:
+            self._user = user
             await self.accept()
 
     async def disconnect(self, code: int) -> None:
@@ -98,7 +100,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
     @database_sync_to_async
     def _look_up(self, watch: Watch) -> tuple[InstanceKey, dict[str, Any]]:
         """Raises NotFound for what this person may not see."""
-        member = get_member(self.scope["user"], watch.org)
+        member = get_member(self._user, watch.org)
         instance = get_instance(member.caller, watch.machine, watch.instance)
         message = {"type": "watching", "seq": instance.seq}
         return (instance.machine_id, instance.slug), message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instances.engine.errors import MachineOverLimit, Unavailable
 from instances.engine.operations import Code
@@ -73,8 +73,9 @@ async def preview(node: EngineNode, row: InstanceRow, slug: str, event: str, aut
                 f"L\t1\t{slug}\t{row.state}\t{row.extra}\t{row.context}\t{row.children}\n"
                 f"S\t1\t1\t{event}\t{auth}\n".encode()
             )
+            either: set[asyncio.Future[Any]] = {answer, runner.exited}
             await asyncio.wait(
-                {answer, runner.exited},
+                either,
                 timeout=PREVIEW_LIMIT_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )

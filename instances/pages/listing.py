@@ -70,8 +70,7 @@ class Row(NamedTuple):
 
 class StateCount(NamedTuple):
     path: str
-    depth: int
-    count: int
+    instances: int
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,11 @@ def list_instances(machine: Machine, asked: Filter, cursor: str | None) -> Listi
     )  # fmt: skip
     if len(found) > ROWS:
         found.pop()
-        next_cursor = _cursor_after(found[-1], asked)
-    else:
-        next_cursor = window_end
+        window_end = _cursor_after(found[-1], asked)
     return Listing(
         rows=[_row(instance) for instance in found],
         filter=asked,
-        cursor=next_cursor,
+        cursor=window_end,
         total=total,
         matching=None if is_large else matching.count(),
         is_large=is_large,
@@ -191,14 +188,14 @@ def is_in_state(stored_state: str, path: str) -> bool:
 def _tree(states: dict[str, int]) -> list[StateCount]:
     counts: Counter[tuple[str, ...]] = Counter()
     for stored, count in states.items():
-        paths = set()
+        paths: set[tuple[str, ...]] = set()
         for leaf in leaves_of(stored):
             keys = tuple(_split(leaf.path))
             paths.update(keys[: depth + 1] for depth in range(len(keys)))
         for path in paths:
             counts[path] += count
     return [
-        StateCount(".".join(path), len(path) - 1, counts[path])
+        StateCount(".".join(path), counts[path])
         for path in sorted(counts)[:STATES_OFFERED]
     ]
 
