@@ -1,0 +1,118 @@
+"""What is stored with a version: its picture, and what goes with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from machines.flow import dot
+from machines.flow.folding import fold_choices
+from machines.flow.layout import lay_out
+from machines.flow.mermaid import to_mermaid
+from machines.flow.model import Graph
+from machines.flow.scene import Direction, screen_area
+from machines.flow.standalone import Theme, to_standalone
+from machines.flow.svg import to_svg
+from machines.flow.tree import to_tree
+
+# How high a picture may be, in px, or how wide as a screen of that height. Fitted into a panel, names
+# can then still be read, or made out where everything is shown.
+FOLDED_SIDE_MAX, UNFOLDED_SIDE_MAX = 1800.0, 2400.0
+
+
+class Drawing(msgspec.Struct, frozen=True):
+    """One picture of a machine, with a choice of folded states."""
+
+    svg: str  # themed by flow.css
+    tree: str  # HTML: its twin, always of the whole machine
+    mermaid: str  # of the whole machine, too
+    width: int
+    height: int
+    direction: Direction
+    folded: list[str]  # paths
+    layout_version: str  # of the code and the program that have drawn it
+
+
+def draw(
+    graph: Graph, *, folded: Iterable[str] | None = None, direction: Direction | None = None
+) -> Drawing:
+    """Draw a machine. Takes about 2 ms of CPU per state; what it returns is meant to be stored.
+
+    `folded`: paths of states to close; None closes what makes a large machine readable.
+    `direction`: that of the version before keeps the picture familiar; None takes the best.
+    Raises CannotDraw.
+    """
+    choices = fold_choices(graph) if folded is None else [sorted(set(folded))]
+    for paths in choices:
+        layout = lay_out(graph.folded(paths), direction)
+        side_max = FOLDED_SIDE_MAX if paths else UNFOLDED_SIDE_MAX
+        if screen_area(layout.width, layout.height) <= side_max**2:
+            break
+    return Drawing(
+        svg=to_svg(layout),
+        tree=to_tree(graph),
+        mermaid=to_mermaid(graph),
+        width=round(layout.width),
+        height=round(layout.height),
+        direction=layout.direction,
+        folded=paths,
+        layout_version=layout_version(),
+    )
+
+
+def draw_standalone(
+    graph: Graph,
+    theme: Theme = "light",
+    *,
+    folded: Iterable[str] = (),
+    direction: Direction | None = None,
+) -> str:
+    """A picture as a file: an SVG with its colours in it. Raises CannotDraw."""
+    layout = lay_out(graph.folded(folded), direction)
+    return to_standalone(to_svg(layout, fix_widths=True), theme)
+
+
+@cache
+def layout_version() -> str:
+    """Changes whenever the same graph could be drawn in another way. Raises CannotDraw."""
+    digest = hashlib.sha256()
+    directory = Path(__file__).parent
+    for path in sorted([*directory.glob("*.py"), *directory.glob("*.json")]):
+        digest.update(path.read_bytes())
+    return f"{digest.hexdigest()[:12]} {dot.binary_version()}"
+
+
+def drawing_key(
+    definition: bytes, folded: Iterable[str] | None = None, direction: Direction | None = None
+) -> str:
+    """Under what to store a drawing of `Graph.encode()`: another key, another picture."""
+    digest = hashlib.sha256(definition)
+    choice = [None if folded is None else sorted(set(folded)), direction, layout_version()]
+    digest.update(msgspec.json.encode(choice))
+    return digest.hexdigest()
+
+
+def stored_or_drawn(
+    definition: bytes,
+    *,
+    load: Callable[[str], bytes | None],
+    save: Callable[[str, bytes], None],
+    folded: Iterable[str] | None = None,
+    direction: Direction | None = None,
+) -> Drawing:
+    """The drawing that is stored under its key, or a new one, which is saved.
+
+    `definition` is what `Graph.encode` gave, `load` and `save` are the store's. Raises CannotDraw.
+    """
+    folds = None if folded is None else list(folded)
+    key = drawing_key(definition, folds, direction)
+    stored = load(key)
+    if stored is not None:
+        return msgspec.msgpack.decode(stored, type=Drawing)
+    drawing = draw(Graph.decode(definition), folded=folds, direction=direction)
+    save(key, msgspec.msgpack.encode(drawing))
+    return drawing
