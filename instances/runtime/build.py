@@ -2,7 +2,7 @@
 
 What lies there afterwards:
 
-    main.js         the runner: one process, one machine version; protocol in docs/runner-protocol.md
+    main.js         the runner: one process, one machine version (docs/runner-protocol.md)
     runner.js       the same program as a class fed with lines, for tests in process
     platform/*.js   XState 4 and 5 as `npm:xstate`, `npm:xstate@4`, `npm:xstate@5` see them
     importmap.json  maps those names, and blocks every `node:` module for customers' code
@@ -16,7 +16,7 @@ How to start it (BUILD is the directory that `build_harness` returns):
         --import-map BUILD/importmap.json --allow-read=BUILD BUILD/main.js
 
 with no other permission and an environment of NO_COLOR=1, DENO_NO_UPDATE_CHECK=1,
-DENO_DIR=<scratch directory> and HOME=/nonexistent. The process writes `READY` when it can load code.
+DENO_DIR=<scratch directory> and HOME=/nonexistent. The process writes `READY` when it is up.
 
 `--allow-read` is needed only for a dynamic `import("npm:xstate")` inside customers' code. Use
 absolute paths: the import map's scope holds for the `data:` module through which that code is

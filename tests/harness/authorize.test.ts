@@ -49,7 +49,9 @@ for (const [name, start] of [["XState 5", start5], ["XState 4", start4]] as cons
 }
 
 test("only true allows", async () => {
-  const process = await start5(`${COUNTER} exports.allowWrite = ({ authContext }) => authContext.answer;`);
+  const process = await start5(
+    `${COUNTER} exports.allowWrite = ({ authContext }) => authContext.answer;`,
+  );
   for (const answer of [false, 1, "yes", {}, null]) {
     const instance = new Instance(process);
     instance.auth = { answer };
@@ -60,7 +62,9 @@ test("only true allows", async () => {
 });
 
 test("a denial changes nothing, and the instance goes on", async () => {
-  const process = await start5(`${COUNTER} exports.allowWrite = ({ authContext }) => authContext.sub === "u1";`);
+  const process = await start5(
+    `${COUNTER} exports.allowWrite = ({ authContext }) => authContext.sub === "u1";`,
+  );
   const instance = await new Instance(process).create();
   const before = instance.state + instance.context;
 
@@ -104,18 +108,27 @@ test("a promise is waited for, and holds back the steps after it", async () => {
     };`);
   const instance = await new Instance(process).create();
 
-  const slow = process.ask("S", instance.act, JSON.stringify({ type: "NONE", wait: PAUSE_MS, deny: true }), "{}");
+  const slow = process.ask(
+    "S",
+    instance.act,
+    JSON.stringify({ type: "NONE", wait: PAUSE_MS, deny: true }),
+    "{}",
+  );
   const quick = process.ask("S", instance.act, JSON.stringify({ type: "GO", wait: 0 }), "{}");
   const [first, second] = await Promise.all([slow, quick]);
 
   assert.deepEqual([first.code, second.code], [2, 0]);
-  const answers = process.lines.filter((line) => line.startsWith(`${first.rid}\t`) || line.startsWith(`${second.rid}\t`));
+  const answers = process.lines.filter((line) =>
+    line.startsWith(`${first.rid}\t`) || line.startsWith(`${second.rid}\t`)
+  );
   assert.ok(answers[0]!.startsWith(`${first.rid}\t`), "in order");
 });
 
 test("a promise that is rejected is a denial", async () => {
-  const process = await start5(`${COUNTER} exports.allowWrite = async () => { throw new Error("later no"); };
-    exports.allowRead = async ({ authContext }) => authContext.ok;`);
+  const process = await start5(
+    `${COUNTER} exports.allowWrite = async () => { throw new Error("later no"); };
+    exports.allowRead = async ({ authContext }) => authContext.ok;`,
+  );
   const instance = await new Instance(process).create();
 
   assert.equal(instance.last.code, 2);

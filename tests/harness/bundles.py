@@ -45,6 +45,7 @@ VARIANTS = (
     Variant("features 4, own 4.33", "features4.mjs", 4, "xstate-4.33", OWN_PREDICTABLE),
     Variant("features 4, own 4.33, legacy order", "features4.mjs", 4, "xstate-4.33", OWN_LEGACY),
     Variant("features 4, own 4.38", "features4.mjs", 4, "xstate4", OWN_PREDICTABLE),
+    Variant("attack", "attack.mjs", 5),
     Variant("persistent 5", "persistent5.mjs", 5),
     Variant("persistent 5, own 5.19", "persistent5.mjs", 5, "xstate-5.19"),
     Variant("persistent 4", "persistent4.mjs", 4, None, PREDICTABLE),
@@ -106,7 +107,12 @@ def _bundle(variant: Variant, target: Path) -> list[str]:
     )
     inputs = json.loads(meta.read_text())["inputs"]
     return sorted(
-        {one["path"] for entry in inputs.values() for one in entry["imports"] if one.get("external")}
+        {
+            one["path"]
+            for entry in inputs.values()
+            for one in entry["imports"]
+            if one.get("external")
+        }
     )
 
 

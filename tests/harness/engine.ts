@@ -82,7 +82,8 @@ export class Process {
 
   async answer(rid: string): Promise<Answer> {
     await this.waitFor(() => this.#answers.has(rid));
-    const [, code, state, extra, context, publicContext, children, effects, report, us] = this.#answers.get(rid)!;
+    const [, code, state, extra, context, publicContext, children, effects, report, us] = this
+      .#answers.get(rid)!;
     return {
       rid,
       code: Number(code),
@@ -154,7 +155,9 @@ export class Process {
           return found as NonNullable<T>;
         }
         if (Date.now() >= until) {
-          throw new Error(`nothing came ${what}; the last lines were:\n${this.lines.slice(-10).join("\n")}`);
+          throw new Error(
+            `nothing came ${what}; the last lines were:\n${this.lines.slice(-10).join("\n")}`,
+          );
         }
         await new Promise<void>((resolve) => {
           this.#wakers.push(resolve);
@@ -281,9 +284,17 @@ export class Instance {
     this.activate();
     this.loads++;
     const { act, process, name } = this;
-    process.say("L", act, name, this.state, this.extra, this.context, JSON.stringify(this.children));
+    process.say(
+      "L",
+      act,
+      name,
+      this.state,
+      this.extra,
+      this.context,
+      JSON.stringify(this.children),
+    );
     for (const { id } of [...this.children]) {
-      await this.#finish(await process.ask("O", act, JSON.stringify(id)));
+      await this.commit(await process.ask("O", act, JSON.stringify(id)));
     }
   }
 
@@ -299,7 +310,12 @@ export class Instance {
     if (this.act === "") {
       await this.load();
     }
-    const answer = await this.process.ask("S", this.act, JSON.stringify(event), JSON.stringify(auth));
+    const answer = await this.process.ask(
+      "S",
+      this.act,
+      JSON.stringify(event),
+      JSON.stringify(auth),
+    );
     await this.#finish(answer);
     return this;
   }
@@ -332,7 +348,10 @@ export class Instance {
       } else if (await this.whenQuiet()) {
         continue;
       } else if (this.children.length > 0 && !this.done) {
-        await this.process.waitFor(() => this.#inbox.length > 0 || this.#wantsCommit, `from a service of ${this.act}`);
+        await this.process.waitFor(
+          () => this.#inbox.length > 0 || this.#wantsCommit,
+          `from a service of ${this.act}`,
+        );
         await this.#acknowledge();
       } else {
         return;
@@ -369,7 +388,12 @@ export class Instance {
     switch (effect.t) {
       case "timer":
         this.ambiguous ||= this.timers.some(({ id }) => id === effect.id);
-        this.timers.push({ id: effect.id, due: this.now + effect.delay, event: effect.event, to: effect.to });
+        this.timers.push({
+          id: effect.id,
+          due: this.now + effect.delay,
+          event: effect.event,
+          to: effect.to,
+        });
         break;
       case "cancel": {
         const last = this.timers.findLastIndex(({ id }) => id === effect.id);

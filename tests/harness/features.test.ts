@@ -27,7 +27,10 @@ for (const bundle of bundles("features5", "features4")) {
       await send("LOAD", { x: "A" });
       assert.equal(instance.steps.length, 2);
       assert.equal(JSON.parse(instance.steps[0]!.state).state.main, "loading");
-      assert.deepEqual(JSON.parse(instance.steps[0]!.children), [{ id: "ld", src: bundle.major === 5 ? "load" : "(inline)" }]);
+      assert.deepEqual(JSON.parse(instance.steps[0]!.children), [{
+        id: "ld",
+        src: bundle.major === 5 ? "load" : "(inline)",
+      }]);
       assert.equal(main(), "idle");
       assert.deepEqual(instance.data.got, { got: "A" });
     });
@@ -46,7 +49,10 @@ for (const bundle of bundles("features5", "features4")) {
 
     await t.test("after: durable timers, in one round trip", async () => {
       await send("TIMED");
-      assert.deepEqual(instance.timers.map(({ due }) => due).toSorted((a, b) => a - b), [1000, 5001]);
+      assert.deepEqual(instance.timers.map(({ due }) => due).toSorted((a, b) => a - b), [
+        1000,
+        5001,
+      ]);
       assert.equal(instance.last.code, 0);
     });
 
@@ -155,9 +161,11 @@ for (const bundle of bundles("features5", "features4")) {
 
     await t.test("a lost service: its error event comes before the next event", async () => {
       instance.steps = [];
-      await process.ask("S", instance.act, JSON.stringify({ type: "LOAD", x: "A" }), "{}").then((answer) => {
-        instance.record(answer);
-      });
+      await process.ask("S", instance.act, JSON.stringify({ type: "LOAD", x: "A" }), "{}").then(
+        (answer) => {
+          instance.record(answer);
+        },
+      );
       instance.drop(); // the process dies after the commit
       await instance.send({ type: "BACK" });
       const states = instance.steps.map((step) => JSON.parse(step.state).state.main);
@@ -167,7 +175,12 @@ for (const bundle of bundles("features5", "features4")) {
 
     await t.test("a commit that fails: nothing runs", async () => {
       instance.trace = [];
-      const { code } = await process.ask("S", instance.act, JSON.stringify({ type: "LOAD", x: "N" }), "{}");
+      const { code } = await process.ask(
+        "S",
+        instance.act,
+        JSON.stringify({ type: "LOAD", x: "N" }),
+        "{}",
+      );
       assert.equal(code, 5);
       instance.drop();
       await new Promise((resolve) => setTimeout(resolve, 10));

@@ -62,12 +62,14 @@ test("what waits is dropped with the activation", async () => {
 });
 
 test("a step that throws: its logs go out at once, what it began never does", async () => {
-  const process = await start5(`exports.default = createMachine({ context: {}, on: { GO: { actions: assign(() => {
+  const process = await start5(
+    `exports.default = createMachine({ context: {}, on: { GO: { actions: assign(() => {
       console.log("before the throw");
       fetch("https://example.com/thrown");
       Promise.resolve().then(() => { console.log("afterwards"); fetch("https://example.com/later"); });
       throw new Error("thrown");
-    }) } } });`);
+    }) } } });`,
+  );
   const instance = await instanceOf(process);
 
   const answer = await process.ask("S", instance.act, GO, AUTH);
@@ -81,8 +83,10 @@ test("a step that throws: its logs go out at once, what it began never does", as
 });
 
 test("steps after one with work wait for its commit", async () => {
-  const process = await start5(`exports.default = createMachine({ context: { n: 0 }, on: { GO: { actions: [
-    assign({ n: ({ context }) => context.n + 1 }), ({ context }) => console.log("action", context.n)] } } });`);
+  const process = await start5(
+    `exports.default = createMachine({ context: { n: 0 }, on: { GO: { actions: [
+    assign({ n: ({ context }) => context.n + 1 }), ({ context }) => console.log("action", context.n)] } } });`,
+  );
   const instance = await instanceOf(process);
 
   process.say("S", instance.act, "71", GO, AUTH);
@@ -96,11 +100,13 @@ test("steps after one with work wait for its commit", async () => {
 });
 
 test("a fetch in an assign goes out with the commit, and its answer arrives", async () => {
-  const process = await start5(`let body; exports.default = createMachine({ context: {}, initial: "a", states: {
+  const process = await start5(
+    `let body; exports.default = createMachine({ context: {}, initial: "a", states: {
     a: { on: { GO: { target: "b", actions: assign(() => {
       fetch("https://example.com/x?y", { method: "POST", body: "hello", headers: { "x-a": "1" } })
         .then(async (response) => console.log(response.status, response.url, await response.text()));
-      return {}; }) } } }, b: {} } });`);
+      return {}; }) } } }, b: {} } });`,
+  );
   const instance = await instanceOf(process);
   await process.ask("S", instance.act, GO, AUTH);
   await turn();
@@ -111,12 +117,22 @@ test("a fetch in an assign goes out with the commit, and its answer arrives", as
   const [, fid, act, json] = line.split("\t");
   const request = JSON.parse(json!);
   assert.equal(act, instance.act);
-  assert.deepEqual([request.method, request.url, request.redirect], ["POST", "https://example.com/x?y", "follow"]);
+  assert.deepEqual([request.method, request.url, request.redirect], [
+    "POST",
+    "https://example.com/x?y",
+    "follow",
+  ]);
   assert.equal(atob(request.body), "hello");
   assert.deepEqual(request.headers.find(([name]: string[]) => name === "x-a"), ["x-a", "1"]);
 
   const url = "https://example.com/final";
-  process.say("F", fid!, JSON.stringify({ head: { status: 201, statusText: "Created", headers: [], url, redirected: true } }));
+  process.say(
+    "F",
+    fid!,
+    JSON.stringify({
+      head: { status: 201, statusText: "Created", headers: [], url, redirected: true },
+    }),
+  );
   process.say("F", fid!, JSON.stringify({ chunk: btoa("wor") }));
   process.say("F", fid!, JSON.stringify({ chunk: btoa("ld") }));
   process.say("F", fid!, JSON.stringify({ end: true }));
@@ -124,13 +140,19 @@ test("a fetch in an assign goes out with the commit, and its answer arrives", as
   assert.equal(instance.trace.at(-1), "201 https://example.com/final world");
 });
 
-for (const [name, news] of [
-  ["at once", [{ error: "address not allowed" }]],
-  ["in the middle", [{ head: { status: 200, headers: [], url: "https://example.com/" } }, { chunk: "AAAA" }, { error: "reset" }]],
-] as [string, Any[]][]) {
+for (
+  const [name, news] of [
+    ["at once", [{ error: "address not allowed" }]],
+    ["in the middle", [{ head: { status: 200, headers: [], url: "https://example.com/" } }, {
+      chunk: "AAAA",
+    }, { error: "reset" }]],
+  ] as [string, Any[]][]
+) {
   test(`a fetch that fails ${name} rejects`, async () => {
-    const process = await start5(`exports.default = createMachine({ on: { GO: { actions: async () => {
-      try { await (await fetch("https://example.com/")).text(); } catch (error) { console.log(error.name, error.message); } } } } });`);
+    const process = await start5(
+      `exports.default = createMachine({ on: { GO: { actions: async () => {
+      try { await (await fetch("https://example.com/")).text(); } catch (error) { console.log(error.name, error.message); } } } } });`,
+    );
     const instance = await instanceOf(process);
     await process.ask("S", instance.act, GO, AUTH);
     process.say("K", instance.act);
@@ -177,13 +199,19 @@ test("fetch refuses what is not http", async () => {
 });
 
 test("an authorizer may fetch before it decides", async () => {
-  const process = await start5(`exports.default = createMachine({ initial: "a", states: { a: { on: { GO: "b" } }, b: {} } });
-    exports.allowWrite = async ({ type }) => type === "initialization" || (await fetch("https://example.com/may")).ok;`);
+  const process = await start5(
+    `exports.default = createMachine({ initial: "a", states: { a: { on: { GO: "b" } }, b: {} } });
+    exports.allowWrite = async ({ type }) => type === "initialization" || (await fetch("https://example.com/may")).ok;`,
+  );
   const instance = await instanceOf(process);
   const answer = process.ask("S", instance.act, GO, AUTH);
   const line = await process.waitFor((lines) => lines.find((line) => line.startsWith("F\t")));
   const fid = line.split("\t")[1]!;
-  process.say("F", fid, JSON.stringify({ head: { status: 204, headers: [], url: "https://example.com/may" } }));
+  process.say(
+    "F",
+    fid,
+    JSON.stringify({ head: { status: 204, headers: [], url: "https://example.com/may" } }),
+  );
 
   assert.equal((await answer).code, 0);
 });
@@ -200,8 +228,10 @@ test("a log line of an authorizer does not wait", async () => {
 });
 
 test("XState 4: what a spawned promise does before its first await waits, too", async () => {
-  const process = await start4(`exports.default = createMachine({ context: {}, on: { GO: { actions: assign({ ref: () =>
-    spawn((async () => { await fetch("https://example.com/"); })(), "job") }) } } });`);
+  const process = await start4(
+    `exports.default = createMachine({ context: {}, on: { GO: { actions: assign({ ref: () =>
+    spawn((async () => { await fetch("https://example.com/"); })(), "job") }) } } });`,
+  );
   const instance = await instanceOf(process);
 
   const answer = await process.ask("S", instance.act, GO, AUTH);
@@ -214,8 +244,10 @@ test("XState 4: what a spawned promise does before its first await waits, too", 
 });
 
 test("log lines without end don't fill the memory while they wait", async () => {
-  const process = await start5(`exports.default = createMachine({ on: { GO: { actions: assign(() => {
-    for (let i = 0; i < 5000; i++) console.log(i, "x".repeat(20000)); return {}; }) } } });`);
+  const process = await start5(
+    `exports.default = createMachine({ on: { GO: { actions: assign(() => {
+    for (let i = 0; i < 5000; i++) console.log(i, "x".repeat(20000)); return {}; }) } } });`,
+  );
   const instance = await instanceOf(process);
   await process.ask("S", instance.act, GO, AUTH);
   process.say("K", instance.act);

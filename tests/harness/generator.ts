@@ -34,7 +34,10 @@ export type ActionDescription =
   | { kind: "tell"; id: string }
   | { kind: "refuel" | "burn" };
 
-export type GuardDescription = { kind: "mod"; key: string; of: number; is: number } | { kind: "in"; id: string };
+export type GuardDescription = { kind: "mod"; key: string; of: number; is: number } | {
+  kind: "in";
+  id: string;
+};
 
 export interface TransitionDescription {
   guard?: GuardDescription;
@@ -200,7 +203,11 @@ export class Generator {
     if (outside) {
       actions.push(...this.#sendingActions(node));
     }
-    const transition: TransitionDescription = { actions, burns: false, external: this.#chance(0.3) };
+    const transition: TransitionDescription = {
+      actions,
+      burns: false,
+      external: this.#chance(0.3),
+    };
     if (this.#chance(0.8)) {
       transition.target = this.#target(node);
     }
@@ -220,7 +227,10 @@ export class Generator {
   #guard(): GuardDescription {
     return this.#chance(0.75)
       ? { kind: "mod", key: this.#pick(["a", "b"]), of: 2 + this.#upTo(1), is: this.#upTo(1) }
-      : { kind: "in", id: this.#pick(this.#nodes.slice(1).filter(({ type }) => type !== "history")).id };
+      : {
+        kind: "in",
+        id: this.#pick(this.#nodes.slice(1).filter(({ type }) => type !== "history")).id,
+      };
   }
 
   #plainActions(text: string, chance: number): ActionDescription[] {
@@ -246,7 +256,11 @@ export class Generator {
       case 2:
       case 3: {
         const event = this.#answered();
-        return [{ kind: "cancel", id: event }, { kind: "later", event, delay: 50 * (1 + this.#upTo(9)) }];
+        return [{ kind: "cancel", id: event }, {
+          kind: "later",
+          event,
+          delay: 50 * (1 + this.#upTo(9)),
+        }];
       }
       case 4:
         return [{ kind: "cancel", id: `M${this.#upTo(this.#events)}` }];
@@ -262,7 +276,9 @@ export class Generator {
   /** An event of its own that some node answers, without sending anything. */
   #answered(): string {
     const event = `M${++this.#events}`;
-    const node = this.#pick(this.#nodes.filter(({ type }) => type !== "history" && type !== "final"));
+    const node = this.#pick(
+      this.#nodes.filter(({ type }) => type !== "history" && type !== "final"),
+    );
     node.on[event] = this.#transitions(node, false);
     return event;
   }
@@ -273,9 +289,15 @@ export class Generator {
     );
     const id = `svc-${node.id}-${index}`;
     // Must leave the state, or the service would never stop.
-    const siblings = node.parent!.children.filter(({ type, id }) => type !== "history" && id !== node.id);
+    const siblings = node.parent!.children.filter(({ type, id }) =>
+      type !== "history" && id !== node.id
+    );
     const leaves = node.parent!.type === "compound" && (kind === "callback" || this.#chance(0.7));
-    let onDone: TransitionDescription = { actions: this.#plainActions(`!${id}`, 0.8), burns: false, external: true };
+    let onDone: TransitionDescription = {
+      actions: this.#plainActions(`!${id}`, 0.8),
+      burns: false,
+      external: true,
+    };
     if (kind !== "rejection") { // an error that is not handled would end a machine of XState 5
       onDone = burning(onDone);
       if (leaves && siblings.length > 0) {

@@ -5,7 +5,12 @@ import { test } from "node:test";
 import { bundles } from "./bundles.ts";
 import { type Any, Instance, Process } from "./engine.ts";
 
-const PARENT = { type: "statebacked.instance", id: "par", machineName: "parents", machineInstanceName: "p1" };
+const PARENT = {
+  type: "statebacked.instance",
+  id: "par",
+  machineName: "parents",
+  machineInstanceName: "p1",
+};
 
 for (const bundle of bundles("persistent5", "persistent4")) {
   test(bundle.name, async (t) => {
@@ -50,7 +55,10 @@ for (const bundle of bundles("persistent5", "persistent4")) {
       const effects = await send("run");
       const spawned = effects.filter((effect) => effect.t === "spawn");
       const kinds = effects.map((effect) => `${effect.t} ${effect.id ?? effect.to.id}`);
-      const [actor, invoked] = [spawned.find(({ id }) => id !== "child"), spawned.find(({ id }) => id === "child")];
+      const [actor, invoked] = [
+        spawned.find(({ id }) => id !== "child"),
+        spawned.find(({ id }) => id === "child"),
+      ];
       assert.deepEqual(actor.input, { uid: 1 });
       assert.deepEqual(invoked.input, { uid: 7 });
       assert.notEqual(actor.src.machineInstanceName, invoked.src.machineInstanceName);
@@ -81,10 +89,19 @@ for (const bundle of bundles("persistent5", "persistent4")) {
 
     await t.test("re-entering the state stops the old child and creates a new one", async () => {
       const effects = await send("again");
-      const story = effects.map(({ t, id, to, event }) => `${t} ${id ?? to.id}${event ? ` ${event.type}` : ""}`)
+      const story = effects.map(({ t, id, to, event }) =>
+        `${t} ${id ?? to.id}${event ? ` ${event.type}` : ""}`
+      )
         .filter((line) => line.includes("child"));
-      assert.deepEqual(story, ["send child bye", "stop child", "spawn child", "send child hiFromParent"]);
-      const [bye, , spawn, hi] = effects.filter(({ id, to }) => id === "child" || to?.id === "child");
+      assert.deepEqual(story, [
+        "send child bye",
+        "stop child",
+        "spawn child",
+        "send child hiFromParent",
+      ]);
+      const [bye, , spawn, hi] = effects.filter(({ id, to }) =>
+        id === "child" || to?.id === "child"
+      );
       assert.equal(bye.to.machineInstanceName, child.src.machineInstanceName);
       assert.equal(hi.to.machineInstanceName, spawn.src.machineInstanceName);
       assert.notEqual(spawn.src.machineInstanceName, child.src.machineInstanceName);

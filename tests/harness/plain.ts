@@ -97,7 +97,8 @@ export function plain5(machine: Any): Plain {
     },
     get busy() {
       const { status, children } = actor.getSnapshot();
-      return status === "active" && Object.values(children).some((child: Any) => child?.getSnapshot().status === "active");
+      return status === "active" &&
+        Object.values(children).some((child: Any) => child?.getSnapshot().status === "active");
     },
     get broken() {
       return broken;

@@ -32,7 +32,9 @@ interface Outcome {
 type Stimulus = { type: string } | "timer";
 
 for (const major of [5, 4] as const) {
-  test(`random machines of XState ${major}`, { skip: ONLY_SEED !== undefined && ONLY_MAJOR !== major }, async () => {
+  test(`random machines of XState ${major}`, {
+    skip: ONLY_SEED !== undefined && ONLY_MAJOR !== major,
+  }, async () => {
     const process = await Process.startEmpty();
     let tested = 0;
     let transitions = 0;
@@ -54,19 +56,28 @@ for (const major of [5, 4] as const) {
 }
 
 /** The number of stimuli compared; undefined if the machine does not settle. */
-async function compareRuns(process: Process, major: 4 | 5, seed: number): Promise<number | undefined> {
+async function compareRuns(
+  process: Process,
+  major: 4 | 5,
+  seed: number,
+): Promise<number | undefined> {
   const random = randomOf(seed);
   const description = new Generator(random).machine();
   const predictable = random() < 0.6;
   const machine = major === 5 ? render5(description) : render4(description, predictable);
-  const stimuli = Array.from({ length: EVENTS_PER_MACHINE }, (): Stimulus =>
-    random() < 0.25 ? "timer" : { type: EVENTS[Math.floor(random() * EVENTS.length)]! });
+  const stimuli = Array.from(
+    { length: EVENTS_PER_MACHINE },
+    (): Stimulus =>
+      random() < 0.25 ? "timer" : { type: EVENTS[Math.floor(random() * EVENTS.length)]! },
+  );
 
   const expected = await runPlain(major, machine, stimuli);
   if (expected === undefined) {
     return undefined;
   }
-  Object.assign(globalThis, { bundleOfTheTest: { default: machine, allowRead: () => true, allowWrite: () => true } });
+  Object.assign(globalThis, {
+    bundleOfTheTest: { default: machine, allowRead: () => true, allowWrite: () => true },
+  });
   const loaded = await process.load(BUNDLE, []);
   assert.ok(loaded.ok, JSON.stringify(loaded.error));
   for (const cold of [true, false]) {
@@ -75,13 +86,19 @@ async function compareRuns(process: Process, major: 4 | 5, seed: number): Promis
     } catch (error) {
       const how = cold ? "loaded for every event" : "kept in memory";
       const order = major === 4 ? `, predictable ${predictable}` : "";
-      throw new Error(`seed ${major}:${seed}, ${how}${order}: ${(error as Error).message}`, { cause: error });
+      throw new Error(`seed ${major}:${seed}, ${how}${order}: ${(error as Error).message}`, {
+        cause: error,
+      });
     }
   }
   return expected.length;
 }
 
-async function runPlain(major: 4 | 5, machine: Any, stimuli: Stimulus[]): Promise<Outcome[] | undefined> {
+async function runPlain(
+  major: 4 | 5,
+  machine: Any,
+  stimuli: Stimulus[],
+): Promise<Outcome[] | undefined> {
   const custom = major === 5 ? customActions5 : customActions4;
   custom.length = 0;
   forgetPromises();
@@ -109,7 +126,10 @@ async function runPlain(major: 4 | 5, machine: Any, stimuli: Stimulus[]): Promis
   return outcomes;
 }
 
-function outcomeOf({ value, context, tags, done, clock, output }: Plain, custom: string[]): Outcome {
+function outcomeOf(
+  { value, context, tags, done, clock, output }: Plain,
+  custom: string[],
+): Outcome {
   return {
     value: structuredClone(value),
     context: withoutReferences(context),
@@ -146,7 +166,10 @@ async function runHarness(
       break;
     }
     const { code, state } = instance.last;
-    assert.ok(code === 0 || code === 1 || code === 5, `step ${i} ${JSON.stringify(stimulus)}: code ${code} ${state}`);
+    assert.ok(
+      code === 0 || code === 1 || code === 5,
+      `step ${i} ${JSON.stringify(stimulus)}: code ${code} ${state}`,
+    );
     const actual: Outcome = {
       value: instance.value,
       context: withoutReferences(instance.data),
@@ -172,7 +195,9 @@ function withoutReferences(context: Any): Any {
 }
 
 function withoutUndefined(outcome: Outcome): Outcome {
-  const output = outcome.output === undefined ? undefined : JSON.parse(JSON.stringify(outcome.output));
+  const output = outcome.output === undefined
+    ? undefined
+    : JSON.parse(JSON.stringify(outcome.output));
   return { ...outcome, output };
 }
 

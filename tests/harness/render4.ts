@@ -25,13 +25,33 @@ export function render4(root: NodeDescription, predictable: boolean): Any {
 }
 
 function node(description: NodeDescription, predictable: boolean): Any {
-  const { id, type, initial, history, tags, entry, exit, on, always, after, invoke, onDone, output } = description;
+  const {
+    id,
+    type,
+    initial,
+    history,
+    tags,
+    entry,
+    exit,
+    on,
+    always,
+    after,
+    invoke,
+    onDone,
+    output,
+  } = description;
   if (type === "history") {
     return { id, type, history };
   }
   const config: Any = { id, tags, entry: actions(entry), exit: actions(exit), on: {} };
   if (type === "final") {
-    return { ...config, type, data: output === undefined ? undefined : { output }, exit: undefined, on: undefined };
+    return {
+      ...config,
+      type,
+      data: output === undefined ? undefined : { output },
+      exit: undefined,
+      on: undefined,
+    };
   }
   if (type === "parallel") {
     config.type = type;
@@ -40,13 +60,17 @@ function node(description: NodeDescription, predictable: boolean): Any {
     config.initial = initial;
   }
   if (description.children.length > 0) {
-    config.states = Object.fromEntries(description.children.map((child) => [child.id, node(child, predictable)]));
+    config.states = Object.fromEntries(
+      description.children.map((child) => [child.id, node(child, predictable)]),
+    );
   }
   for (const [event, transitions] of Object.entries(on)) {
     config.on[event] = transitions.map(transition);
   }
   config.always = always.map(transition);
-  config.after = Object.fromEntries(Object.entries(after).map(([delay, list]) => [delay, list.map(transition)]));
+  config.after = Object.fromEntries(
+    Object.entries(after).map(([delay, list]) => [delay, list.map(transition)]),
+  );
   config.invoke = invoke.map((one) => service(one, config.on, predictable));
   if (onDone !== undefined) {
     config.onDone = transition(onDone);
@@ -65,7 +89,8 @@ function transition({ guard, burns, target, actions: list }: TransitionDescripti
 
 function condition(guard: GuardDescription | undefined, burns: boolean): Any {
   return (context: Any) =>
-    (!burns || context.fuel > 0) && (guard?.kind !== "mod" || context[guard.key] % guard.of === guard.is);
+    (!burns || context.fuel > 0) &&
+    (guard?.kind !== "mod" || context[guard.key] % guard.of === guard.is);
 }
 
 function actions(list: ActionDescription[]): Any[] {
@@ -106,14 +131,22 @@ function action(description: ActionDescription): Any {
   }
 }
 
-function service({ id, kind, onDone }: InvokeDescription, on: Any, predictableActionArguments: boolean): Any {
+function service(
+  { id, kind, onDone }: InvokeDescription,
+  on: Any,
+  predictableActionArguments: boolean,
+): Any {
   const then = transition(onDone);
   const machine = (config: Any) => createMachine({ predictableActionArguments, ...config });
   switch (kind) {
     case "promise":
       return { id, src: () => turnOf(id).then(() => 7), onDone: then };
     case "rejection":
-      return { id, src: () => turnOf(id).then(() => Promise.reject(new Error("no"))), onError: then };
+      return {
+        id,
+        src: () => turnOf(id).then(() => Promise.reject(new Error("no"))),
+        onError: then,
+      };
     case "callback":
       on[`CB-${id}`] = then;
       return {
@@ -124,7 +157,11 @@ function service({ id, kind, onDone }: InvokeDescription, on: Any, predictableAc
       };
     case "machine":
     case "waitingMachine":
-      return { id, src: machine({ initial: "x", states: { x: { always: "y" }, y: { type: "final" } } }), onDone: then };
+      return {
+        id,
+        src: machine({ initial: "x", states: { x: { always: "y" }, y: { type: "final" } } }),
+        onDone: then,
+      };
     case "talkingMachine":
       on[`TALK-${id}`] = { actions: assign({ b: ({ b }: Any) => b + 1 }) };
       return {

@@ -1,6 +1,18 @@
 // A description as a machine of XState 5.
 
-import { and, assign, cancel, createMachine, fromCallback, fromPromise, raise, sendParent, sendTo, stateIn, stopChild } from "npm:xstate@5";
+import {
+  and,
+  assign,
+  cancel,
+  createMachine,
+  fromCallback,
+  fromPromise,
+  raise,
+  sendParent,
+  sendTo,
+  stateIn,
+  stopChild,
+} from "npm:xstate@5";
 import type { Any } from "./engine.ts";
 import {
   type ActionDescription,
@@ -17,11 +29,29 @@ import { turnOf } from "./promises.ts";
 export const customActions5: string[] = [];
 
 export function render5(root: NodeDescription): Any {
-  return createMachine({ ...node(root), context: initialContext(), output: ({ context }: Any) => ({ a: context.a }) });
+  return createMachine({
+    ...node(root),
+    context: initialContext(),
+    output: ({ context }: Any) => ({ a: context.a }),
+  });
 }
 
 function node(description: NodeDescription): Any {
-  const { id, type, initial, history, tags, entry, exit, on, always, after, invoke, onDone, output } = description;
+  const {
+    id,
+    type,
+    initial,
+    history,
+    tags,
+    entry,
+    exit,
+    on,
+    always,
+    after,
+    invoke,
+    onDone,
+    output,
+  } = description;
   if (type === "history") {
     return { id, type, history };
   }
@@ -36,13 +66,17 @@ function node(description: NodeDescription): Any {
     config.initial = initial;
   }
   if (description.children.length > 0) {
-    config.states = Object.fromEntries(description.children.map((child) => [child.id, node(child)]));
+    config.states = Object.fromEntries(
+      description.children.map((child) => [child.id, node(child)]),
+    );
   }
   for (const [event, transitions] of Object.entries(on)) {
     config.on[event] = transitions.map(transition);
   }
   config.always = always.map(transition);
-  config.after = Object.fromEntries(Object.entries(after).map(([delay, list]) => [delay, list.map(transition)]));
+  config.after = Object.fromEntries(
+    Object.entries(after).map(([delay, list]) => [delay, list.map(transition)]),
+  );
   config.invoke = invoke.map((one) => service(one, config.on));
   if (onDone !== undefined) {
     config.onDone = transition(onDone);
@@ -79,7 +113,9 @@ function action(description: ActionDescription): Any {
     case "count":
       return assign({ [description.key]: ({ context }: Any) => context[description.key] + 1 });
     case "trace":
-      return assign({ trace: ({ context }: Any) => [...context.trace.slice(-11), description.text] });
+      return assign({
+        trace: ({ context }: Any) => [...context.trace.slice(-11), description.text],
+      });
     case "custom":
       return () => customActions5.push(description.text);
     case "raise":
@@ -87,7 +123,10 @@ function action(description: ActionDescription): Any {
     case "self":
       return sendTo(({ self }: Any) => self, { type: description.event });
     case "later":
-      return raise({ type: description.event }, { delay: description.delay, id: description.event });
+      return raise({ type: description.event }, {
+        delay: description.delay,
+        id: description.event,
+      });
     case "cancel":
       return cancel(description.id);
     case "spawn":
@@ -112,7 +151,11 @@ function service({ id, kind, onDone }: InvokeDescription, on: Any): Any {
     case "promise":
       return { id, src: fromPromise(() => turnOf(id).then(() => 7)), onDone: then };
     case "rejection":
-      return { id, src: fromPromise(() => turnOf(id).then(() => Promise.reject(new Error("no")))), onError: then };
+      return {
+        id,
+        src: fromPromise(() => turnOf(id).then(() => Promise.reject(new Error("no")))),
+        onError: then,
+      };
     case "callback":
       on[`CB-${id}`] = then;
       return {
@@ -122,9 +165,20 @@ function service({ id, kind, onDone }: InvokeDescription, on: Any): Any {
         }),
       };
     case "machine":
-      return { id, src: createMachine({ initial: "x", states: { x: { always: "y" }, y: { type: "final" } } }), onDone: then };
+      return {
+        id,
+        src: createMachine({ initial: "x", states: { x: { always: "y" }, y: { type: "final" } } }),
+        onDone: then,
+      };
     case "waitingMachine":
-      return { id, src: createMachine({ initial: "x", states: { x: { on: { GO: "y" } }, y: { type: "final" } } }), onDone: then };
+      return {
+        id,
+        src: createMachine({
+          initial: "x",
+          states: { x: { on: { GO: "y" } }, y: { type: "final" } },
+        }),
+        onDone: then,
+      };
     case "talkingMachine":
       on[`TALK-${id}`] = { actions: assign({ b: ({ context }: Any) => context.b + 1 }) };
       return {

@@ -8,8 +8,10 @@ const DEFAULTS = `
   exports.allowWrite ??= () => true;
 `;
 
-export const XSTATE5 = 'const { assign, createMachine, fromCallback, fromPromise, log, sendTo, setup } = require("npm:xstate@5");';
-export const XSTATE4 = 'const { actions, assign, createMachine, send, spawn } = require("npm:xstate");';
+export const XSTATE5 =
+  'const { assign, createMachine, fromCallback, fromPromise, log, sendTo, setup } = require("npm:xstate@5");';
+export const XSTATE4 =
+  'const { actions, assign, createMachine, send, spawn } = require("npm:xstate");';
 
 export async function start5(source: string): Promise<Process> {
   return await Process.start(`${XSTATE5}\n${source}\n${DEFAULTS}`, ["npm:xstate@5"]);

@@ -8,7 +8,13 @@
 // A4  A step that throws leaves no trace but its logs.
 
 import type { Adapter, Host, Instance } from "./adapter.ts";
-import { type Authorizer, eventRequest, initializationRequest, isPromise, withinTimeLimit } from "./authorize.ts";
+import {
+  type Authorizer,
+  eventRequest,
+  initializationRequest,
+  isPromise,
+  withinTimeLimit,
+} from "./authorize.ts";
 import { describeError, errorJson, errorText, isError, utf8Bytes } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { logArguments } from "./logs.ts";
@@ -47,7 +53,6 @@ interface InboxItem {
   /** There is nothing to tell the machine, only that the service is gone. */
   silent: boolean;
 }
-
 
 /** What the machine is told of a service that was stopped or lost: its outcome is unknown. */
 function serviceLost(): Error {
@@ -210,7 +215,18 @@ export class Activation implements Host {
         this.#record(fields, instance, started);
       } else {
         instance?.adopt(this.#context); // a guard may have written to it
-        this.#answer(fields, Code.unchanged, this.#state, "", "", this.#public, "", "", "", started);
+        this.#answer(
+          fields,
+          Code.unchanged,
+          this.#state,
+          "",
+          "",
+          this.#public,
+          "",
+          "",
+          "",
+          started,
+        );
         this.#gate.open = wasOpen && this.#gate.isEmpty;
       }
       this.#computes = false;
@@ -384,7 +400,9 @@ export class Activation implements Host {
   ): void {
     const us = ((now() - started) * 1000) | 0;
     this.#port.answer(
-      `${fields[2]}\t${code}\t${state}\t${extra}\t${context}\t${publicContext}\t${children}\t${effects}\t${report}\t${us}\n`,
+      `${
+        fields[2]
+      }\t${code}\t${state}\t${extra}\t${context}\t${publicContext}\t${children}\t${effects}\t${report}\t${us}\n`,
     );
   }
 
@@ -421,7 +439,10 @@ export class Activation implements Host {
     for (const service of this.services.all()) {
       if (!service.ending && !service.lost && !instance.runs(service)) {
         service.ending = true;
-        this.#announce({ event: undefined, service, ends: true, queued: true, silent: true }, '{"type":"statebacked.service-ended"}');
+        this.#announce(
+          { event: undefined, service, ends: true, queued: true, silent: true },
+          '{"type":"statebacked.service-ended"}',
+        );
       }
     }
   }
@@ -516,7 +537,12 @@ function authorizeAndCompute(activation: Activation, fields: StepFields, turn: T
   activation.authorize(fields, turn);
 }
 
-function computeStep(activation: Activation, fields: StepFields, turn: Turn, started: number): void {
+function computeStep(
+  activation: Activation,
+  fields: StepFields,
+  turn: Turn,
+  started: number,
+): void {
   activation.compute(fields, turn, started);
 }
 
@@ -535,7 +561,9 @@ function checkContext(json: string | undefined): asserts json is string {
   }
   const size = utf8Bytes(json);
   if (size > limit) {
-    const error = new RangeError(`the context would have ${size} bytes of JSON; ${limit} are allowed`);
+    const error = new RangeError(
+      `the context would have ${size} bytes of JSON; ${limit} are allowed`,
+    );
     error.name = "ContextTooLarge";
     throw error;
   }

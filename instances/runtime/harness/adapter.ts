@@ -10,7 +10,15 @@
 // or, when user code threw, rollback(). The first step of an instance is begin() in the place of
 // transition().
 
-import type { Effect, ErrorObject, InstanceRef, LogLevel, MachineEvent, SpawnSource, StateValue } from "./protocol.ts";
+import type {
+  Effect,
+  ErrorObject,
+  InstanceRef,
+  LogLevel,
+  MachineEvent,
+  SpawnSource,
+  StateValue,
+} from "./protocol.ts";
 import type { Service, Services } from "./services.ts";
 
 /** One machine version in this process. */

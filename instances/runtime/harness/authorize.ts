@@ -9,7 +9,12 @@ export type Authorizer = (request: object) => unknown;
 // of an object literal are ordinary own, enumerable properties, so `({ state }) =>`, `{...request}`
 // and JSON.stringify(request) work as ever.
 
-export function readRequest(machineInstanceName: string, state: string, context: string, auth: string): object {
+export function readRequest(
+  machineInstanceName: string,
+  state: string,
+  context: string,
+  auth: string,
+): object {
   let stateCopy: unknown;
   let contextCopy: unknown;
   let authCopy: unknown;
@@ -27,7 +32,11 @@ export function readRequest(machineInstanceName: string, state: string, context:
   };
 }
 
-export function initializationRequest(machineInstanceName: string, context: string, auth: string): object {
+export function initializationRequest(
+  machineInstanceName: string,
+  context: string,
+  auth: string,
+): object {
   let contextCopy: unknown;
   let authCopy: unknown;
   return {

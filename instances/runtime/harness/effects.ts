@@ -52,7 +52,12 @@ export function spawnSource(source: Omit<PersistentSource, "type">): SpawnSource
 /** UUIDs that the bundle drew while it was evaluated; load.ts records them. */
 export const namesDrawnAtLoad = new Set<string>();
 
-export function timer(id: unknown, delay: number, event: MachineEvent, to: InstanceRef | undefined): Effect {
+export function timer(
+  id: unknown,
+  delay: number,
+  event: MachineEvent,
+  to: InstanceRef | undefined,
+): Effect {
   const effect: Effect = {
     t: "timer",
     id: id === undefined ? randomUUID() : String(id),

@@ -19,7 +19,15 @@ interface Pending {
 }
 
 type News =
-  | { head: { status: number; statusText?: string; headers: [string, string][]; url: string; redirected?: boolean } }
+  | {
+    head: {
+      status: number;
+      statusText?: string;
+      headers: [string, string][];
+      url: string;
+      redirected?: boolean;
+    };
+  }
   | { chunk: string }
   | { end: true }
   | { error: string };

@@ -31,7 +31,12 @@ function spawn(entity: any, options: any): unknown { // any: user code's argumen
     const { machineName, machineInstanceName } = source;
     const id = String(options?.name ?? randomUUID());
     instance.spawnPersistent(id, source, options?.context);
-    return { type: "statebacked.instance", id, machineName, machineInstanceName } satisfies InstanceRef;
+    return {
+      type: "statebacked.instance",
+      id,
+      machineName,
+      machineInstanceName,
+    } satisfies InstanceRef;
   }
   const name = typeof options === "string" ? options : options?.name;
   return instance.spawnEphemeral(

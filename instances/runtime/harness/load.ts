@@ -51,7 +51,9 @@ export class Loader {
   readonly #evaluate: Promise<{ default: Evaluate }>;
 
   constructor() {
-    this.#evaluate = import("data:text/javascript,export default (source) => (0, eval)(source);" as string);
+    this.#evaluate = import(
+      "data:text/javascript,export default (source) => (0, eval)(source);" as string
+    );
   }
 
   /** Loads what loading a bundle of either major version will need. */
@@ -111,18 +113,25 @@ function recordingUUIDs<T>(load: () => T): T {
   }
 }
 
-function requireFunction(exported: Record<string, unknown>, name: string): (request: object) => unknown {
+function requireFunction(
+  exported: Record<string, unknown>,
+  name: string,
+): (request: object) => unknown {
   const value = exported[name];
   if (typeof value !== "function") {
     const problem = value === undefined ? "does not export" : "must export a function as";
-    throw new InvalidBundle(`The bundle ${problem} ${name}. Add: export function ${name}({ … }) { … }`);
+    throw new InvalidBundle(
+      `The bundle ${problem} ${name}. Add: export function ${name}({ … }) { … }`,
+    );
   }
   return value as (request: object) => unknown;
 }
 
 async function makeAdapter(machine: unknown): Promise<Adapter> {
   if (machine === undefined) {
-    throw new InvalidBundle("The bundle has no default export. Export your machine: export default createMachine({ … })");
+    throw new InvalidBundle(
+      "The bundle has no default export. Export your machine: export default createMachine({ … })",
+    );
   }
   const { isMachine5, XState5 } = await import("./xstate5.ts");
   if (isMachine5(machine)) {

@@ -137,7 +137,12 @@ export class Runner implements Port {
         this.#tellTaint();
         break;
       case "L":
-        this.#activate(fields[1]!, fields[2]!).mount(fields[3]!, fields[4]!, fields[5]!, fields[6]!);
+        this.#activate(fields[1]!, fields[2]!).mount(
+          fields[3]!,
+          fields[4]!,
+          fields[5]!,
+          fields[6]!,
+        );
         break;
       case "C":
         // C act rid name context auth parent, in the order of the other steps

@@ -33,7 +33,14 @@ import {
 } from "./effects.ts";
 import { errorText } from "./errors.ts";
 import { parse, stringify } from "./primordials.ts";
-import type { Effect, ErrorObject, InstanceRef, MachineEvent, SpawnSource, StateValue } from "./protocol.ts";
+import type {
+  Effect,
+  ErrorObject,
+  InstanceRef,
+  MachineEvent,
+  SpawnSource,
+  StateValue,
+} from "./protocol.ts";
 import type { Service } from "./services.ts";
 
 const RUNNING = 1;
@@ -184,7 +191,9 @@ class Instance4 implements Instance {
       return service._state;
     };
     service.spawn = (entity, name, options) =>
-      this.#computes ? this.#spawnLater(entity, name, options) : this.#spawnNow(entity, name, options);
+      this.#computes
+        ? this.#spawnLater(entity, name, options)
+        : this.#spawnNow(entity, name, options);
     this.#service = service;
   }
 
@@ -249,7 +258,10 @@ class Instance4 implements Instance {
     this.#reset();
     const scxmlEvent = event as ScxmlEvent;
     if (this.#isUnhandledError(scxmlEvent)) {
-      this.#host.log("error", [`no transition for ${scxmlEvent.name}:`, errorText(scxmlEvent.data?.data)]);
+      this.#host.log("error", [
+        `no transition for ${scxmlEvent.name}:`,
+        errorText(scxmlEvent.data?.data),
+      ]);
       return false;
     }
     const { machine, predictable } = this.#adapter;
@@ -258,7 +270,9 @@ class Instance4 implements Instance {
         this.#planned.push({ action, context, event });
       }
       : undefined;
-    const next = this.#compute(() => machine.transition(this.#state, scxmlEvent, undefined, collect));
+    const next = this.#compute(() =>
+      machine.transition(this.#state, scxmlEvent, undefined, collect)
+    );
     if (!predictable) {
       for (const action of next.actions) {
         this.#planned.push({ action, context: next.context, event: next._event });
@@ -386,9 +400,19 @@ class Instance4 implements Instance {
     const starting = new Map<Action, Extract<Effect, { t: "spawn" }>>();
     for (const { action, context, event } of this.#planned) {
       const { activity } = action;
-      if (action.type === "xstate.start" && isPersistentSource(activity?.src) && next.activities[activity.id]) {
-        const input = activity.data === undefined ? undefined : mapContext(activity.data, context, event);
-        starting.set(action, { t: "spawn", id: activity.id, src: spawnSource(activity.src), input });
+      if (
+        action.type === "xstate.start" && isPersistentSource(activity?.src) &&
+        next.activities[activity.id]
+      ) {
+        const input = activity.data === undefined
+          ? undefined
+          : mapContext(activity.data, context, event);
+        starting.set(action, {
+          t: "spawn",
+          id: activity.id,
+          src: spawnSource(activity.src),
+          input,
+        });
       }
     }
     return starting;
@@ -665,7 +689,11 @@ class Instance4 implements Instance {
       this.#attempt(`action ${action.type}`, () => service._exec(action, context, event));
     }
     service._state = next;
-    for (let out = service._outgoingQueue.shift(); out !== undefined; out = service._outgoingQueue.shift()) {
+    for (
+      let out = service._outgoingQueue.shift();
+      out !== undefined;
+      out = service._outgoingQueue.shift()
+    ) {
       const [target, event] = out;
       this.#attempt("a send", () => target.send(event));
     }
@@ -802,9 +830,7 @@ function doneData({ configuration, context, _event }: State): unknown {
   const final = configuration.find(({ type, parent }) =>
     type === "final" && parent !== undefined && parent.parent === undefined
   );
-  return final?.doneData === undefined
-    ? undefined
-    : mapContext(final.doneData, context, _event);
+  return final?.doneData === undefined ? undefined : mapContext(final.doneData, context, _event);
 }
 
 /** `(context, event, meta)`: does any function of the machine take the third parameter? */
@@ -812,13 +838,18 @@ function looksAtMeta({ options }: Machine, nodes: StateNode[]): boolean {
   const takesMeta = (value: unknown) => typeof value === "function" && value.length > 2;
   const actionTakesMeta = ({ exec, assignment }: Action) =>
     takesMeta(exec) || takesMeta(assignment) ||
-    (typeof assignment === "object" && assignment !== null && Object.values(assignment).some(takesMeta));
+    (typeof assignment === "object" && assignment !== null &&
+      Object.values(assignment).some(takesMeta));
   return Object.values(options.guards).some(takesMeta) ||
     Object.values(options.actions).some((action) =>
-      typeof action === "function" ? takesMeta(action) : typeof action === "object" && actionTakesMeta(action)
+      typeof action === "function"
+        ? takesMeta(action)
+        : typeof action === "object" && actionTakesMeta(action)
     ) ||
     nodes.some(({ transitions, onEntry, onExit }) =>
       onEntry.some(actionTakesMeta) || onExit.some(actionTakesMeta) ||
-      transitions.some(({ cond, actions }) => takesMeta(cond?.predicate) || actions.some(actionTakesMeta))
+      transitions.some(({ cond, actions }) =>
+        takesMeta(cond?.predicate) || actions.some(actionTakesMeta)
+      )
     );
 }

@@ -30,7 +30,14 @@ import {
 } from "./effects.ts";
 import { errorText } from "./errors.ts";
 import { parse, stringify } from "./primordials.ts";
-import type { Effect, ErrorObject, InstanceRef, MachineEvent, SpawnSource, StateValue } from "./protocol.ts";
+import type {
+  Effect,
+  ErrorObject,
+  InstanceRef,
+  MachineEvent,
+  SpawnSource,
+  StateValue,
+} from "./protocol.ts";
 import type { Service } from "./services.ts";
 
 const RUNNING = 1;
@@ -224,7 +231,9 @@ class Instance5 implements Instance {
     for (const { id } of this.#host.services.all()) {
       mountInert(id, LOST);
     }
-    for (const [id, snapshot] of Object.entries((extra?.ended ?? {}) as Record<string, EndedSnapshot>)) {
+    for (
+      const [id, snapshot] of Object.entries((extra?.ended ?? {}) as Record<string, EndedSnapshot>)
+    ) {
       mountInert(id, snapshot);
     }
     const persistent = (extra?.persistent ?? {}) as Record<string, InstanceRef>;
@@ -243,8 +252,12 @@ class Instance5 implements Instance {
       children,
       historyValue: {},
     }, this.#scope);
-    for (const [id, nodeIds] of Object.entries((extra?.history ?? {}) as Record<string, string[]>)) {
-      snapshot.historyValue[id] = nodeIds.flatMap((nodeId) => this.#machine.idMap.get(nodeId) ?? []);
+    for (
+      const [id, nodeIds] of Object.entries((extra?.history ?? {}) as Record<string, string[]>)
+    ) {
+      snapshot.historyValue[id] = nodeIds.flatMap((nodeId) =>
+        this.#machine.idMap.get(nodeId) ?? []
+      );
     }
     snapshot.value = value;
     snapshot._nodes = inOrder(snapshot._nodes, extra?.nodes);
@@ -423,9 +436,16 @@ class Instance5 implements Instance {
     const source = spawnSource(child.logic as { machineName: string });
     const { machineName, machineInstanceName } = source;
     child._processingStatus = STOPPED;
-    (child as RemoteActor).persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
+    (child as RemoteActor).persistent = {
+      type: "statebacked.instance",
+      id,
+      machineName,
+      machineInstanceName,
+    };
     const params = { t: "spawn", id, src: source, input: child.options.input };
-    const action = this.#builtins.find(({ type, params }) => type === "xstate.spawnChild" && params.actorRef === child);
+    const action = this.#builtins.find(({ type, params }) =>
+      type === "xstate.spawnChild" && params.actorRef === child
+    );
     if (action === undefined) { // spawned in an assign, so before all actions
       this.#builtins.unshift({ type: "statebacked.spawn", params, exec: () => {}, deferredAt: -1 });
     } else {
@@ -450,7 +470,9 @@ class Instance5 implements Instance {
           }
           break;
         case "xstate.sendTo": {
-          const instance = isInstanceRef(params.to) ? instanceRef(params.to) : instanceOf(params.to);
+          const instance = isInstanceRef(params.to)
+            ? instanceRef(params.to)
+            : instanceOf(params.to);
           if (typeof params.delay !== "number") {
             if (instance !== undefined) {
               this.effects.push(send(instance, params.event));
@@ -464,6 +486,11 @@ class Instance5 implements Instance {
           }
           break;
         }
+        case "xstate.spawnChild":
+          if (this.#stopping.has(params.actorRef)) {
+            this.#deferred[deferredAt] = undefined; // XState would not start it either
+          }
+          break;
         case "xstate.stopChild":
           if (isInstanceRef(params)) {
             this.effects.push({ t: "stop", id: instanceRef(params).id });
@@ -525,7 +552,8 @@ class Instance5 implements Instance {
     const { status, output, children, historyValue, _nodes } = this.#next;
     if (
       status === "active" && children === this.#extraChildren && !hasOwnKeys(children) &&
-      historyValue === this.#extraHistory && (_nodes === this.#extraNodes || !this.#adapter.hasRegions)
+      historyValue === this.#extraHistory &&
+      (_nodes === this.#extraNodes || !this.#adapter.hasRegions)
     ) {
       return this.#extra;
     }
@@ -620,7 +648,8 @@ class Instance5 implements Instance {
       service = this.#host.services.find(({ actor }) => actor === source);
     }
     const ends = service !== undefined &&
-      (event.type === `xstate.done.actor.${service.id}` || event.type === `xstate.error.actor.${service.id}`);
+      (event.type === `xstate.done.actor.${service.id}` ||
+        event.type === `xstate.error.actor.${service.id}`);
     this.#host.receive(event, event, service, ends);
   }
 
@@ -701,7 +730,10 @@ function inOrder(nodes: StateNode[], orders: number[] | undefined): StateNode[] 
 }
 
 /** Children that a later load must know of: instances, and services that came to an end. */
-function addChildren(extra: Record<string, unknown>, children: Record<string, Actor | undefined>): void {
+function addChildren(
+  extra: Record<string, unknown>,
+  children: Record<string, Actor | undefined>,
+): void {
   const persistent: Record<string, InstanceRef> = {};
   const ended: Record<string, EndedSnapshot> = {};
   for (const [id, child] of Object.entries(children)) {

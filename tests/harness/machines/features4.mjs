@@ -43,7 +43,9 @@ function callback() {
   };
 }
 
-const spawnNow = BUNDLED ? (entity, name) => globalThis.__statebacked_rt.spawn(entity, name) : spawn;
+const spawnNow = BUNDLED
+  ? (entity, name) => globalThis.__statebacked_rt.spawn(entity, name)
+  : spawn;
 
 export const allowRead = () => true;
 export const allowWrite = () => true;
@@ -91,8 +93,14 @@ export default createMachine({
           invoke: {
             id: "ld",
             src: (_, event) => load(event.x),
-            onDone: { target: "check", actions: assign({ got: (_, event) => event.data, n: ({ n }) => n + 1 }) },
-            onError: { target: "failed", actions: assign({ got: (_, event) => event.data.message }) },
+            onDone: {
+              target: "check",
+              actions: assign({ got: (_, event) => event.data, n: ({ n }) => n + 1 }),
+            },
+            onError: {
+              target: "failed",
+              actions: assign({ got: (_, event) => event.data.message }),
+            },
           },
         },
         check: { always: [{ cond: "big", target: "bigger" }, { target: "idle" }] },
@@ -111,7 +119,11 @@ export default createMachine({
           },
           on: { KID_HI: { actions: send({ type: "BYE" }, { to: "kid1" }) } },
         },
-        withCallback: { entry: send({ type: "PING" }, { to: "cb" }), invoke: { id: "cb", src: callback }, on: { PONG: "idle" } },
+        withCallback: {
+          entry: send({ type: "PING" }, { to: "cb" }),
+          invoke: { id: "cb", src: callback },
+          on: { PONG: "idle" },
+        },
         deep: {
           initial: "h1",
           states: {
@@ -124,6 +136,9 @@ export default createMachine({
         outside: { on: { RET: "deep.hist" } },
       },
     },
-    side: { initial: "off", states: { off: { on: { FLIP: "on", BIG: "on" } }, on: { on: { FLIP: "off" } } } },
+    side: {
+      initial: "off",
+      states: { off: { on: { FLIP: "on", BIG: "on" } }, on: { on: { FLIP: "off" } } },
+    },
   },
 }, { guards: { big: ({ n }) => n > 2 }, delays: { soon: ({ n }) => 5000 + n } });

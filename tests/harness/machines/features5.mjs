@@ -1,6 +1,16 @@
 // One machine with a bit of everything, for XState 5.
 import {
-  assign, cancel, createMachine, emit, enqueueActions, fromCallback, fromPromise, log, sendParent, sendTo, setup,
+  assign,
+  cancel,
+  createMachine,
+  emit,
+  enqueueActions,
+  fromCallback,
+  fromPromise,
+  log,
+  sendParent,
+  sendTo,
+  setup,
 } from "npm:xstate@5";
 
 const effect = (text) => console.log(`EFFECT ${text}`);
@@ -59,7 +69,11 @@ export default setup({
             HIST: "deep",
             CHILD: "withKid",
             CB: "withCallback",
-            SPAWN: { actions: assign({ ref: ({ spawn }) => spawn("load", { id: "sp", input: { x: "spawned" } }) }) },
+            SPAWN: {
+              actions: assign({
+                ref: ({ spawn }) => spawn("load", { id: "sp", input: { x: "spawned" } }),
+              }),
+            },
             ENQ: {
               actions: enqueueActions(({ enqueue, check }) => {
                 enqueue.assign({ n: ({ context }) => context.n + 1 });
@@ -90,9 +104,15 @@ export default setup({
             input: ({ event }) => ({ x: event.x }),
             onDone: {
               target: "check",
-              actions: assign({ got: ({ event }) => event.output, n: ({ context }) => context.n + 1 }),
+              actions: assign({
+                got: ({ event }) => event.output,
+                n: ({ context }) => context.n + 1,
+              }),
             },
-            onError: { target: "failed", actions: assign({ got: ({ event }) => event.error.message }) },
+            onError: {
+              target: "failed",
+              actions: assign({ got: ({ event }) => event.error.message }),
+            },
           },
         },
         check: { always: [{ guard: "big", target: "bigger" }, { target: "idle" }] },
@@ -111,7 +131,11 @@ export default setup({
           },
           on: { KID_HI: { actions: sendTo("kid1", { type: "BYE" }) } },
         },
-        withCallback: { entry: sendTo("cb", { type: "PING" }), invoke: { id: "cb", src: "tick" }, on: { PONG: "idle" } },
+        withCallback: {
+          entry: sendTo("cb", { type: "PING" }),
+          invoke: { id: "cb", src: "tick" },
+          on: { PONG: "idle" },
+        },
         deep: {
           initial: "h1",
           states: {
@@ -124,6 +148,9 @@ export default setup({
         outside: { on: { RET: "deep.hist" } },
       },
     },
-    side: { initial: "off", states: { off: { on: { FLIP: "on", BIG: "on" } }, on: { on: { FLIP: "off" } } } },
+    side: {
+      initial: "off",
+      states: { off: { on: { FLIP: "on", BIG: "on" } }, on: { on: { FLIP: "off" } } },
+    },
   },
 });

@@ -5,7 +5,10 @@ const kid = createMachine({
   predictableActionArguments: PREDICTABLE,
   id: "kid",
   initial: "a",
-  states: { a: { entry: sendParent({ type: "FROM_KID" }), on: { STOP: "b" } }, b: { type: "final" } },
+  states: {
+    a: { entry: sendParent({ type: "FROM_KID" }), on: { STOP: "b" } },
+    b: { type: "final" },
+  },
 });
 
 export const allowRead = () => true;
@@ -23,7 +26,10 @@ export default createMachine({
       on: {
         SELF: { actions: assign({ heard: ({ heard }) => [...heard, "self"] }) },
         FROM_KID: {
-          actions: [assign({ heard: ({ heard }) => [...heard, "kid"] }), send({ type: "STOP" }, { to: "kid" })],
+          actions: [
+            assign({ heard: ({ heard }) => [...heard, "kid"] }),
+            send({ type: "STOP" }, { to: "kid" }),
+          ],
         },
       },
     },

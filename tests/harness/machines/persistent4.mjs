@@ -18,7 +18,9 @@ export default createMachine({
         run: "running",
         up: { actions: sendParent({ type: "UP" }) },
         audit: { actions: sendTo(() => handmade, { type: "NOTE" }) },
-        auditLater: { actions: sendTo(() => handmade, { type: "NOTE" }, { delay: 50, id: "note" }) },
+        auditLater: {
+          actions: sendTo(() => handmade, { type: "NOTE" }, { delay: 50, id: "note" }),
+        },
         flash: "flashing",
       },
     },
@@ -28,15 +30,26 @@ export default createMachine({
     },
     running: {
       entry: [
-        assign({ actor1: () => spawnPersistentInstance({ machineName: "child-machine" }, { context: { uid: 1 } }) }),
+        assign({
+          actor1: () =>
+            spawnPersistentInstance({ machineName: "child-machine" }, { context: { uid: 1 } }),
+        }),
         send({ type: "hiFromParent" }, { to: "child" }),
         sendTo(({ actor1 }) => actor1, { type: "hiFromParent" }, { delay: 200 }),
       ],
       exit: send({ type: "bye" }, { to: "child" }),
-      invoke: { id: "child", src: persistentInvocableSource({ machineName: "child-machine" }), data: { uid: () => 7 } },
+      invoke: {
+        id: "child",
+        src: persistentInvocableSource({ machineName: "child-machine" }),
+        data: { uid: () => 7 },
+      },
       initial: "start",
       states: {
-        start: { on: { childSaysHi: { target: "second", actions: send({ type: "again" }, { to: "child" }) } } },
+        start: {
+          on: {
+            childSaysHi: { target: "second", actions: send({ type: "again" }, { to: "child" }) },
+          },
+        },
         second: {},
       },
       on: {

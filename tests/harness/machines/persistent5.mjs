@@ -17,7 +17,9 @@ export default createMachine({
         run: "running",
         up: { actions: sendParent({ type: "UP" }) },
         audit: { actions: sendTo(() => handmade, { type: "NOTE" }) },
-        auditLater: { actions: sendTo(() => handmade, { type: "NOTE" }, { delay: 50, id: "note" }) },
+        auditLater: {
+          actions: sendTo(() => handmade, { type: "NOTE" }, { delay: 50, id: "note" }),
+        },
         flash: "flashing",
       },
     },
@@ -27,15 +29,24 @@ export default createMachine({
     },
     running: {
       entry: [
-        assign({ actor1: () => spawnPersistentInstance({ machineName: "child-machine" }, { context: { uid: 1 } }) }),
+        assign({
+          actor1: () =>
+            spawnPersistentInstance({ machineName: "child-machine" }, { context: { uid: 1 } }),
+        }),
         sendTo("child", { type: "hiFromParent" }),
         sendTo(({ context }) => context.actor1, { type: "hiFromParent" }, { delay: 200 }),
       ],
       exit: sendTo("child", { type: "bye" }),
-      invoke: { id: "child", src: persistentInvocableSource({ machineName: "child-machine" }), input: { uid: 7 } },
+      invoke: {
+        id: "child",
+        src: persistentInvocableSource({ machineName: "child-machine" }),
+        input: { uid: 7 },
+      },
       initial: "start",
       states: {
-        start: { on: { childSaysHi: { target: "second", actions: sendTo("child", { type: "again" }) } } },
+        start: {
+          on: { childSaysHi: { target: "second", actions: sendTo("child", { type: "again" }) } },
+        },
         second: {},
       },
       on: {
