@@ -135,6 +135,7 @@ def keys_page(request: HttpRequest, member: Member) -> HttpResponse:
     """The org's keys. POST creates one, and shows its secret in the answer, this once."""
     if request.method != "POST":
         return _keys_page(request, member, {"is_adding": request.GET.get("new") == "1"})
+    require(member.caller, "org.keys.write")
     name = request.POST.get("name", "").strip()
     use = request.POST.get("use", "")
     chosen = request.POST.getlist("scopes")
