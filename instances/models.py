@@ -183,6 +183,21 @@ class DeadLetter(DeliveryFields):
         ]
 
 
+class Node(models.Model):
+    """A process that hosts the engine, from its start or a new beginning on; ids are never reused.
+
+    Only where several processes share a database. Its lease says that its services run.
+    """
+
+    id = models.TextField(primary_key=True)  # <host>-<pid>-<random>
+    address = models.TextField()  # where other nodes reach it
+    started_at = models.BigIntegerField()
+    lease_until = models.BigIntegerField()
+
+    class Meta:
+        db_table = "node"
+
+
 class LogEntry(models.Model):
     """One line that customers' code wrote to its console."""
 

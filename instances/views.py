@@ -14,6 +14,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from authz.errors import MissingScope
 from authz.members import Member
+from authz.models import Org, User
 from instances import deliveries
 from instances.access import get_instance
 from instances.engine import door
@@ -39,6 +40,7 @@ CONTEXT_BYTES_MAX = 400_000
 TEXT_CHARS_MAX = 128
 TABS = ("timeline", "context", "timers", "logs", "raw")
 RAW_CHARS_MAX = 60_000
+PEOPLE_MAX = 1_000
 
 
 # --- The list -----------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ def instance_page(
     if tab not in TABS:
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, at, tab)
-    context["timeline"] = rows_around(found.pk, context["moment"].seq)
+    context["timeline"] = rows_around(found.pk, context["moment"].seq).naming(people_of(member.org))
     context |= _picture(context["moment"].version_id)
     context["view"] = "tree" if request.GET.get("view") == "tree" or not context["svg"] else ""
     return render_page(request, member, "instances/detail.html", context, section=SECTION)
@@ -281,7 +283,7 @@ def instance_rows(
         rows = rows_after(found.pk, after)
         if rows.has_newer and request.GET.get("live"):
             # Too many at once to follow one by one: the newest page takes the place of the list.
-            rows = rows_around(found.pk, found.seq)
+            rows = rows_around(found.pk, found.seq).naming(people_of(member.org))
             response = render(request, "instances/_rows.html", context | {"timeline": rows})
             response["X-Whole-List"] = "true"
             return response
@@ -290,7 +292,8 @@ def instance_rows(
     else:
         before = _number(request.GET.get("before"), "before")
         rows = rows_before(found.pk, before or found.seq + 1)
-    return render(request, "instances/_rows.html", context | {"timeline": rows})
+    context["timeline"] = rows.naming(people_of(member.org))
+    return render(request, "instances/_rows.html", context)
 
 
 # --- Actions ------------------------------------------------------------------------------------
@@ -422,6 +425,12 @@ def _instance(member: Member, machine: str, slug: str) -> Instance:
     instance = get_instance(member.caller, machine, slug)
     instance.machine = get_machine(member.caller, machine)
     return instance
+
+
+def people_of(org: Org) -> dict[str, str]:
+    """E-mail addresses of the org's members, by what the machine knows them as."""
+    members = User.objects.filter(memberships__org=org).values_list("public_id", "email")
+    return dict(members[:PEOPLE_MAX])
 
 
 def _require(member: Member, scope: str) -> None:

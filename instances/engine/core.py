@@ -33,6 +33,7 @@ from instances.engine.errors import (
     MachineOverLimit,
     MachineThrew,
     MailboxFull,
+    NotOwner,
     OutcomeUnknown,
     RejectedByAuthorizer,
     Unavailable,
@@ -61,6 +62,11 @@ CHAIN = 64  # steps of one activation that may be computed before the first is c
 MAILBOX_EVENTS = 1_000
 MAILBOX_BYTES = 8_000_000
 TRIES = 4  # of one operation, after conflicts and lost runners
+TRIES_CONTENDED = 12  # where other nodes write, too
+CONFLICTS_BORNE = 2  # then a settled instance is left to the node that commits to it
+HOME_MS = 5_000  # for so long
+HOMES_MAX = 10_000
+OWNER_GRACE_MS = 5_000  # after its settle deadline an owner is taken for stuck
 CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
 EFFECTS_PER_STEP = 1_000
 DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
@@ -70,6 +76,8 @@ STATE_PREFIX = '{"state":'
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+
+NO_LEASE = "this node can't reach the database"
 
 LIMIT_MESSAGES = {
     "memory": "the machine used more memory than a runner has",
@@ -103,6 +111,7 @@ class Engine:
         on_cancelled: Callable[[list[int]], None] = lambda ids: None,
         on_delivered: Callable[[Delivery], None] = lambda delivery: None,
         on_committed: Callable[[Operation], None] | None = None,
+        forward: Callable[[Operation, str], None] | None = None,
     ) -> None:
         self.store = store
         self.runners = runners
@@ -112,12 +121,17 @@ class Engine:
         self.on_cancelled = on_cancelled  # ids of deliveries that a commit has deleted
         self.on_delivered = on_delivered  # a claimed delivery has left the engine, however it ended
         self.on_committed = on_committed  # each committed step, for realtime subscribers
+        self.forward = forward  # have the node at an address process it
+        self.tries = TRIES_CONTENDED if store.has_other_writers else TRIES
+        # Contended instances: the address of the node that has them, and until when (ms).
+        self.homes: dict[tuple[int, str], tuple[str, int]] = {}
         self.activations: dict[tuple[int, str], Activation] = {}
         self.loading: dict[tuple[int, str], list[Operation]] = {}
         self.links: dict[RunnerProcess, RunnerLink] = {}
         self.logs: list[LogRow] = []
         self._logged_ms = 0  # of the latest line that was given to the store
         self.draining = False
+        self.suspended = False  # this node's lease may have ended: nothing new is begun
         self._rids = itertools.count(1)
         self._aids = itertools.count(1)
         self._commit_ids = itertools.count(random.getrandbits(62))
@@ -135,7 +149,11 @@ class Engine:
         request_key: str | None = None,
     ) -> None:
         """A client's event; `reply` gets the body of the answer or an EngineError."""
-        self.submit(Operation(Kind.CLIENT, key, event, auth, reply, request_key=request_key))
+        operation = Operation(Kind.CLIENT, key, event, auth, reply, request_key=request_key)
+        if self.suspended:
+            operation.refuse(Unavailable(NO_LEASE))
+        else:
+            self.submit(operation)
 
     def deliver(self, delivery: Delivery) -> None:
         """A durable timer is due. Ends in `on_delivered`."""
@@ -181,6 +199,8 @@ class Engine:
 
         if self.draining:
             operation.refuse(Unavailable("the server is shutting down"))
+        elif self.suspended:
+            operation.refuse(Unavailable(NO_LEASE))
         else:
             self.runners.acquire(version_id, ready)
 
@@ -328,6 +348,11 @@ class Engine:
         if self.draining and operation.delivery is None:
             self._refuse(operation, Unavailable("the server is shutting down"))
             return
+        if self.suspended:
+            self._refuse(operation, Unavailable(NO_LEASE))
+            return
+        if self.homes and self._send_home(operation):
+            return
         waiting = self.loading.get(operation.key)
         if waiting is not None:
             if len(waiting) >= MAILBOX_EVENTS:
@@ -340,6 +365,10 @@ class Engine:
         self.store.read(key, lambda row: self._loaded(key, row))
 
     def _loaded(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
+        if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
+            self._leave_to_owner(key, row, row.owner_address)
+            if key not in self.loading:
+                return
         if isinstance(row, InstanceRow) and row.status == 0:
             self.runners.acquire(
                 row.version_id, lambda process, error: self._mount_row(key, row, process, error)
@@ -356,6 +385,92 @@ class Engine:
             error = InstanceNotFound(f"there is no instance {key[1]}")
         for operation in self.loading.pop(key):
             self._refuse(operation, error)
+
+    # ------------------------------------------------------------------ other nodes
+
+    def _leave_to_owner(self, key: tuple[int, str], row: InstanceRow, address: str) -> None:
+        """Forward what has to be processed by the living node of the last commit.
+
+        That is everything while services run there. Of a settled instance, it is what conflicted
+        here: of two nodes that contend for it, the one with the lesser id gives way.
+        """
+        owner = row.owner or ""
+        if owner == self.store.node:
+            return
+        operations = self.loading.pop(key)
+        deadline_ms = row.settle_deadline
+        if deadline_ms is not None:
+            leaves = self.clock.now_ms() < deadline_ms + OWNER_GRACE_MS
+        else:
+            gives_way = any(o.tries > CONFLICTS_BORNE and not o.forwarded for o in operations)
+            leaves = gives_way and owner > self.store.node
+            if leaves:
+                if len(self.homes) >= HOMES_MAX:
+                    self.homes.clear()
+                self.homes[key] = (address, self.clock.now_ms() + HOME_MS)
+        staying = []
+        for operation in operations:
+            if not leaves or (operation.forwarded and deadline_ms is None):
+                staying.append(operation)
+            else:
+                self._forward(operation, address)
+        if staying:
+            self.loading[key] = staying
+
+    def _send_home(self, operation: Operation) -> bool:
+        """Forward an operation of an instance that was lately left to another node."""
+        home = self.homes.get(operation.key)
+        if home is None or operation.forwarded:
+            return False
+        address, until_ms = home
+        if self.clock.now_ms() >= until_ms:
+            del self.homes[operation.key]
+            return False
+        self._forward(operation, address)
+        return True
+
+    def _forward(self, operation: Operation, address: str) -> None:
+        if operation.forwarded or self.forward is None:
+            self._refuse(operation, NotOwner("its services run on another node"))
+        else:
+            self.forward(operation, address)
+
+    def take_forwarded(self, operation: Operation) -> None:
+        """Process what another node sends; it goes no further from here."""
+        operation.forwarded = True
+        self.submit(operation)
+
+    def forwarded(self, operation: Operation, body: bytes) -> None:
+        """The other node has processed it."""
+        operation.answer(body)
+        self._delivered(operation)
+
+    def forwarding_failed(self, operation: Operation, error: EngineError) -> None:
+        """The other node refused it, or could not be asked."""
+        self.homes.pop(operation.key, None)
+        if isinstance(error, NotOwner) and operation.tries < self.tries:
+            operation.tries += 1
+            self.submit(operation)  # the row says by now who has it
+            return
+        if isinstance(error, NotOwner):
+            error = Unavailable("the instance moves from node to node")
+        # A delivery's attempt was counted over there; its claim ends by itself.
+        operation.refuse(error)
+        self._delivered(operation)
+
+    def suspend(self) -> None:
+        """Begin nothing more until `resume`; what is being computed may still commit."""
+        self.suspended = True
+
+    def resume(self) -> None:
+        self.suspended = False
+
+    def end_all(self) -> None:
+        """Another node may have taken over: end what runs, at once."""
+        self.suspended = True
+        self.homes.clear()
+        for process in list(self.links):
+            process.kill("fenced")
 
     def _mount_row(
         self,
@@ -641,7 +756,10 @@ class Engine:
         elif kind is Kind.SERVICE:
             activation.inbox -= 1
         if operation.code == Code.CHANGED_WITH_EFFECTS:
-            self._acknowledge(activation)
+            if self.suspended:
+                self._close(activation)  # nothing is started: another node may take over
+            else:
+                self._acknowledge(activation)
         if operation.timers:
             self._schedule(activation, operation.timers)
         if operation.cancelled_ids:
@@ -745,6 +863,7 @@ class Engine:
             case Outcome.DUPLICATE:
                 self._answer_replayed(operation)
             case Outcome.GONE:
+                operation.answer(b"{}")  # to the node that forwarded it
                 self._delivered(operation)
             case Outcome.EXISTS:
                 self._refuse_existing(operation)
@@ -884,7 +1003,7 @@ class Engine:
     def _try_again(self, operation: Operation) -> None:
         if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
             return  # of the activation that is gone; its lost services are in the row
-        if operation.tries >= TRIES:
+        if operation.tries >= self.tries:
             self._refuse(operation, Unavailable("the instance is contended"))
         elif operation.kind is Kind.INIT:
             self._create(operation)

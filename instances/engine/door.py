@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from instances.engine.errors import OutcomeUnknown, Unavailable
+from instances.engine.forwarding import Forwarder
 from instances.engine.node import EngineNode
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
@@ -43,6 +44,11 @@ def node() -> EngineNode:
 def is_ready() -> bool:
     """Whether events can be served."""
     return _node is not None and _node.ready
+
+
+def forwarder() -> Forwarder | None:
+    """Takes events that other nodes send, also while this one drains; None without other nodes."""
+    return _node.forwarder if _node is not None else None
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -79,6 +79,14 @@ class Unavailable(EngineError):
     counts_as_attempt = False
 
 
+class NotOwner(EngineError):
+    """Another node runs this instance's services: said between nodes, never to clients."""
+
+    status = 421
+    code = "not-owner"
+    counts_as_attempt = False
+
+
 class OutcomeUnknown(EngineError):
     status = 504
     code = "outcome-unknown"

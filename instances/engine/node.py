@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,9 @@ from typing import Any
 
 from instances.engine.clocks import DatabaseClock, LoopClock
 from instances.engine.core import Clock, Engine
+from instances.engine.forwarding import Forwarder, Signer
 from instances.engine.lock import EngineLock
+from instances.engine.membership import Membership
 from instances.engine.operations import Delivery, Operation, Outcome
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.sqlite_store import SqliteStore
@@ -31,6 +30,7 @@ from machines.models import VersionCode
 log = logging.getLogger("statebacked.engine")
 
 FLUSH_LOGS_EVERY_S = 0.5
+FORWARDING_MARGIN_S = 15.0  # beyond the settle limit, until another node's answer is given up
 DRAIN_S = 25.0  # how long unsettled instances may go on when the server stops
 
 
@@ -39,6 +39,8 @@ class NodeSettings:
     database: Path | str  # a SQLite file, or the address of a Postgres database
     synchronous: str  # of SQLite: FULL (durable against a power cut) or NORMAL
     settle_limit_ms: int
+    address: str  # where other nodes of the site reach this one
+    forwarding_key: bytes  # that all of them share
     runtime: RuntimeSettings
 
 
@@ -54,7 +56,7 @@ class EngineNode:
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(8)}"
+        self.forwarder: Forwarder | None = None  # only where there may be other nodes
         self.ready = False
         self._in_a_hurry = False
 
@@ -77,7 +79,10 @@ class EngineNode:
             on_timers=self.timers.add,
             on_cancelled=self.timers.forget,
             on_delivered=self.timers.delivered,
+            forward=lambda operation, address: self._forward(operation, address),
         )
+        if isinstance(self.store, PostgresStore):
+            await self._join(self.store)
         self.realtime = Realtime(self.engine, self.loop)
         await self.pool.start()
         self.timers.start()
@@ -109,7 +114,7 @@ class EngineNode:
             self.clock: Clock = LoopClock(self.loop)
             self.sqlite = SqliteStore(
                 str(database),
-                self.id,
+                "",
                 post=self.loop.call_soon_threadsafe,
                 on_commit=on_commit,
                 synchronous=self.settings.synchronous,
@@ -118,7 +123,9 @@ class EngineNode:
             self.store = self.sqlite
         else:
             self.clock = DatabaseClock(self.loop)
-            self.postgres = PostgresStore(database, self.id, on_commit=on_commit)
+            self.postgres = PostgresStore(
+                database, "", on_commit=on_commit, on_replaced=lambda: self.membership.fence()
+            )
             await self.postgres.start()
             self.store = self.postgres
 
@@ -127,7 +134,46 @@ class EngineNode:
             await asyncio.to_thread(self.sqlite.stop)
             self.lock.release()
         else:
+            assert self.forwarder is not None
+            await self.forwarder.stop()
             await self.postgres.stop()
+            await self.membership.stop()
+
+    # ------------------------------------------------------------------ among other nodes
+
+    async def _join(self, store: PostgresStore) -> None:
+        assert isinstance(self.clock, DatabaseClock)
+        assert isinstance(self.settings.database, str)
+        self.forwarder = Forwarder(
+            self.engine,
+            Signer(self.settings.forwarding_key, self.clock),
+            answer_limit_s=self.settings.settle_limit_ms / 1000 + FORWARDING_MARGIN_S,
+        )
+        self.membership = Membership(
+            self.settings.database,
+            store.identity,
+            self.clock,
+            self,
+            address=self.settings.address,
+            every=lambda: store.renew_claims(self.timers.known()),
+        )
+        await self.membership.start()
+
+    def _forward(self, operation: Operation, address: str) -> None:
+        assert self.forwarder is not None
+        self.forwarder.forward(operation, address)
+
+    def on_joined(self, node_id: str) -> None:
+        self.store.node = node_id
+
+    def on_suspect(self) -> None:
+        self.engine.suspend()
+
+    def on_live(self) -> None:
+        self.engine.resume()
+
+    def on_fenced(self) -> None:
+        self.engine.end_all()
 
     def hurry(self) -> None:
         """Stop without waiting for instances to settle. May be called from a signal handler."""

@@ -125,6 +125,7 @@ class Operation:
         "effects",
         "event",
         "extra",
+        "forwarded",
         "inbox_n",
         "key",
         "kind",
@@ -170,6 +171,7 @@ class Operation:
         self.inbox_n = inbox_n
         self.creation = creation  # of INIT: version id, given context, reference to the parent
         self.must_look_up_key = kind is Kind.CLIENT  # its request key, before it is computed
+        self.forwarded = False  # another node asks for it, because its instance lives here
         self.tries = 0
         self.suspect = False  # was in flight when a runner died among others
         self.timers: list[TimerRow] | None = None

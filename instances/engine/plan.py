@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from instances.engine.operations import SETTLED, Activation, Code, Kind, Operation, Outcome
+from instances.engine.operations import Activation, Code, Kind, Operation, Outcome
 
 PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
 ATTEMPTS_MAX = 5  # of a delivery; then it is a dead letter
@@ -20,8 +20,8 @@ LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the dat
 # Answers by which a delivery is done: refused and thrown ones are failed attempts instead.
 CONSUMING = (Code.CHANGED, Code.UNCHANGED, Code.CHANGED_WITH_EFFECTS)
 
-INSTANCE_COLUMNS = """id, slug, version_id, ts, state, extra, context, children, owner,
- settle_deadline, created_at, machine_id"""
+INSTANCE_COLUMNS = """id, slug, version_id, ts, state, extra, context, children, settle_deadline,
+ created_at, machine_id"""
 HISTORY_COLUMNS = """instance_id, seq, commit_id, kind, event, state, context, effects, report,
  auth_context, duration_us, version_id, request_key, caused_by, ts, created_at"""
 DELIVERY_COLUMNS = """id, target_slug, source_id, source_seq, source_n, send_id, event, due_at,
@@ -111,7 +111,6 @@ class Plan:
             activation.row_id = self.ids.take_instance_id()
         machine_id, slug = operation.key
         self.made.add(activation)
-        settled = operation.children == SETTLED
         self.inserts.append(
             (
                 activation.row_id,
@@ -122,7 +121,6 @@ class Plan:
                 operation.extra,
                 operation.context,
                 operation.children,
-                None if settled else self.node,
                 operation.deadline_ms,
                 operation.created_at_ms,
                 machine_id,

@@ -4,9 +4,9 @@ Arrays come as binary parameters and are unrolled by `unnest`, so that a stateme
 any size. All parts of a statement see one snapshot. Rows are locked in the order of their ids, by
 every process, instances before deliveries: two batches never wait for each other in a circle.
 
-Plans are made once, without knowing how long the arrays are (`postgres_session.py`). Two arrays must
-never be joined: the planner takes them for short and would compare each with each. So a part that
-must come first is asked for by `(SELECT count(*) …) >= 0`, and `(… IN (SELECT …)) IS TRUE` is
+Plans are made once, without knowing how long the arrays are (`postgres_session.py`). Two arrays
+must never be joined: the planner takes them for short and would compare each with each. So a part
+that must come first is asked for by `(SELECT count(*) …) >= 0`, and `(… IN (SELECT …)) IS TRUE` is
 answered from a hash table, where a plain IN may become a join.
 """
 
@@ -17,6 +17,10 @@ DATABASE_NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 STATEMENT_NOW_MS = "(extract(epoch FROM now()) * 1000)::bigint"
 
 
+# A lease that ends later than this was given before the database's clock was set back.
+LEASE_FAR_MS = 20_000
+
+
 def _unnest(name: str, columns: str, first: int) -> str:
     """`unnest(…) AS name(…)` of parameters from number `first`; columns are `name type`."""
     pairs = [column.split() for column in columns.split(",")]
@@ -25,8 +29,7 @@ def _unnest(name: str, columns: str, first: int) -> str:
 
 
 INSTANCE_ARRAYS = """id bigint, slug text, version_id bigint, ts bigint, state text, extra text,
- context text, children text, owner text, settle_deadline bigint, created_at bigint,
- machine_id bigint"""
+ context text, children text, settle_deadline bigint, created_at bigint, machine_id bigint"""
 UPDATE_ARRAYS = """id bigint, base bigint, seq bigint, ts bigint, state text, extra text,
  context text"""
 HISTORY_ARRAYS = """instance_id bigint, seq bigint, commit_id bigint, kind bigint, event text,
@@ -47,54 +50,55 @@ LOCKED = """locked AS MATERIALIZED (SELECT t.id FROM instance t WHERE t.id = ANY
 # Returns the ids of the instances that moved.
 STEPS = f"""WITH {LOCKED},
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
-   context = x.context, children = '[]', owner = NULL, settle_deadline = NULL
+   context = x.context, children = '[]', owner = $24::text, settle_deadline = NULL
  FROM {_unnest("x", UPDATE_ARRAYS, 1)}
- WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0 RETURNING t.id),
+ WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
+ RETURNING t.id),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
  FROM {_unnest("x", HISTORY_ARRAYS, 8)}
  WHERE (x.instance_id IN (SELECT id FROM moved)) IS TRUE)
 SELECT id, NULL FROM moved"""
 
-# Everything that a batch can do. Parameters: updates (1-10: as above, then children, owner and
-# deadline), history (11-26), inserts (27-38), confirms (39-40), consumed deliveries with the
-# instance that consumes them (41-42), timers (43-54), cancels (55-56).
+# Everything that a batch can do. Parameters: updates (1-9: as above, then children and deadline),
+# history (10-25), inserts (26-36), confirms (37-38), consumed deliveries with the instance that
+# consumes them (39-40), timers (41-52), cancels (53-54), this node (55).
 # What an instance does takes place as a whole, or not at all. Returns the ids of the instances
 # whose part took place, and (instance, cancelled delivery, send id).
 BATCH = f"""WITH {LOCKED},
 consumed AS MATERIALIZED (SELECT d.id FROM delivery d
- WHERE d.id = ANY ($42::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
-lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 41)}
+ WHERE d.id = ANY ($40::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
+lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 39)}
  WHERE x.id NOT IN (SELECT id FROM consumed)),
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
-   context = x.context, children = x.children, owner = nullif(x.owner, ''),
+   context = x.context, children = x.children, owner = $55::text,
    settle_deadline = nullif(x.settle_deadline, 0)
- FROM {_unnest("x", UPDATE_ARRAYS + ", children text, owner text, settle_deadline bigint", 1)}
+ FROM {_unnest("x", UPDATE_ARRAYS + ", children text, settle_deadline bigint", 1)}
  WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
    AND t.id NOT IN (SELECT row_id FROM lacking) RETURNING t.id),
-made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, org_id, status, seq)
+made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, owner, org_id, status, seq)
  SELECT x.id, x.slug, x.version_id, x.ts, x.state, x.extra, x.context, x.children,
-   nullif(x.owner, ''), nullif(x.settle_deadline, 0), x.created_at, x.machine_id, m.org_id, 0, 1
- FROM {_unnest("x", INSTANCE_ARRAYS, 27)} JOIN machines_machine m ON m.id = x.machine_id
+   nullif(x.settle_deadline, 0), x.created_at, x.machine_id, $55::text, m.org_id, 0, 1
+ FROM {_unnest("x", INSTANCE_ARRAYS, 26)} JOIN machines_machine m ON m.id = x.machine_id
  ORDER BY x.machine_id, x.slug ON CONFLICT (machine_id, slug) DO NOTHING RETURNING id),
-confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 39)}
+confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 37)}
  JOIN instance t ON t.id = x.id AND t.seq = x.seq AND t.status = 0
  WHERE x.id NOT IN (SELECT row_id FROM lacking)),
 done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id FROM confirmed),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
- FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
-used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
+ FROM {_unnest("x", HISTORY_ARRAYS, 10)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
+used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 39)}
  WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
    SELECT (SELECT max(e.id) FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
-      AND e.id <> ALL ($42::bigint[]))
+      AND e.id <> ALL ($40::bigint[]))
    FROM {
-    _unnest("x", "row_id bigint, send_id text", 55)
+    _unnest("x", "row_id bigint, send_id text", 53)
 } WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
  RETURNING d.id, d.source_id, d.send_id),
 timers AS (INSERT INTO delivery ({DELIVERY_COLUMNS}, org_id, kind, attempts)
  SELECT x.id, x.target_slug, x.source_id, x.source_seq, x.source_n, x.send_id, x.event, x.due_at,
    x.claim_until, x.claims, x.created_at, x.target_machine_id, m.org_id, 0, 0
- FROM {_unnest("x", DELIVERY_ARRAYS, 43)} JOIN machines_machine m ON m.id = x.target_machine_id
+ FROM {_unnest("x", DELIVERY_ARRAYS, 41)} JOIN machines_machine m ON m.id = x.target_machine_id
  WHERE (x.source_id IN (SELECT id FROM done)) IS TRUE)
 SELECT id, NULL, NULL FROM done UNION ALL SELECT source_id, id, send_id FROM cancelled"""
 
@@ -112,7 +116,9 @@ DELIVERY_IDS = "SELECT nextval('delivery_id_seq') FROM generate_series(1, $1::bi
 # --- reading
 
 READ = f"""SELECT x.n, t.id, t.version_id, t.status, t.seq, t.ts, t.state, t.extra, t.context,
- t.children, t.owner, t.settle_deadline
+ t.children, t.owner, t.settle_deadline,
+ (SELECT n.address FROM node n WHERE n.id = t.owner AND n.lease_until > {STATEMENT_NOW_MS}
+   AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS})
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text", 1)}
  JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 FIND_REQUEST_KEY = """SELECT 1 FROM transition

@@ -22,7 +22,6 @@ from typing import Any
 
 from instances.engine import postgres_sql as sql
 from instances.engine.operations import (
-    SETTLED,
     Activation,
     Code,
     Delivery,
@@ -46,6 +45,7 @@ from instances.engine.postgres_session import (
     texts,
 )
 from instances.engine.store import InstanceRow, LogRow, OnCommit
+from statebacked_site.postgres_text import storable
 
 log = logging.getLogger("statebacked.store")
 
@@ -155,7 +155,7 @@ class PostgresStore:
                 "read",
                 bigints(range(len(reads))),
                 bigints([machine_id for (machine_id, _), _ in reads]),
-                texts([slug for (_, slug), _ in reads]),
+                texts([storable(slug) for (_, slug), _ in reads]),
             )
         except (DatabaseError, UnicodeEncodeError) as error:
             for _, done in reads:
@@ -554,15 +554,13 @@ def _parameters(plan: Plan) -> tuple[str, list[bytes]]:
     history = _columns(plan.history, "iiiittttttiitiii")
     has_effects = confirms or plan.inserts or plan.consumed or plan.cancels or plan.timers
     if not has_effects and all(last.deadline_ms is None for last in lasts):
-        return "steps", parameters + history
-    node = plan.node
+        return "steps", [*parameters, *history, plan.node.encode()]
     return "batch", [
         *parameters,
         texts([last.children for last in lasts]),
-        texts(["" if last.children == SETTLED else node for last in lasts]),
         bigints([last.deadline_ms or 0 for last in lasts]),
         *history,
-        *_columns(plan.inserts, "itiitttttiii"),
+        *_columns(plan.inserts, "itiittttiii"),
         bigints([activation.row_id or 0 for activation in confirms]),
         bigints(list(confirms.values())),
         bigints([activation.row_id or 0 for activation, _ in plan.consumed]),
@@ -570,6 +568,7 @@ def _parameters(plan: Plan) -> tuple[str, list[bytes]]:
         *_columns(list(plan.timers.values()), "itiiittiiiii"),
         bigints([operation.activation.row_id or 0 for operation, _ in plan.cancels]),
         texts([send_id for _, send_id in plan.cancels]),
+        plan.node.encode(),
     ]
 
 
@@ -616,7 +615,8 @@ def _text(value: bytes | None) -> str:
 
 
 def _instance_row(row: Row) -> InstanceRow:
-    _, id_, version_id, status, seq, ts, state, extra, context, children, owner, deadline = row
+    _, id_, version_id, status, seq, ts, state, extra, context, children, *ownership = row
+    owner, deadline, address = ownership
     return InstanceRow(
         _int(id_),
         _int(version_id),
@@ -629,6 +629,7 @@ def _instance_row(row: Row) -> InstanceRow:
         _text(children),
         owner.decode() if owner is not None else None,
         _int(deadline) if deadline is not None else None,
+        address.decode() if address is not None else None,
     )
 
 

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any
 
 from instances.engine.operations import (
-    SETTLED,
     Code,
     Delivery,
     Kind,
@@ -44,11 +43,11 @@ BATCH_STEPS = 256
 # A claim ends with the process that holds it: they are cleared at the start.
 CLAIM_MS = 86_400_000
 
-UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?, owner=?,
+UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?,
  settle_deadline=? WHERE id=? AND seq=? AND status=0"""
 INSERT = """INSERT INTO instance (id, org_id, machine_id, slug, version_id, status, seq, ts, state,
- extra, context, children, owner, settle_deadline, created_at)
- SELECT ?, org_id, id, ?, ?, 0, 1, ?, ?, ?, ?, ?, ?, ?, ? FROM machines_machine WHERE id=?
+ extra, context, children, settle_deadline, created_at)
+ SELECT ?, org_id, id, ?, ?, 0, 1, ?, ?, ?, ?, ?, ?, ? FROM machines_machine WHERE id=?
  ON CONFLICT (machine_id, slug) DO NOTHING"""
 HISTORY = f"""INSERT INTO transition ({HISTORY_COLUMNS})
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -58,7 +57,7 @@ CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
 TIMER = """INSERT INTO delivery (id, kind, org_id, target_machine_id, target_slug, source_id,
  source_seq, source_n, send_id, event, due_at, claim_until, claims, attempts, created_at)
  SELECT ?, 0, org_id, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ? FROM machines_machine WHERE id=?"""
-READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL
+READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL, NULL
  FROM instance WHERE machine_id=? AND slug=?"""
 CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
@@ -179,7 +178,7 @@ class SqliteStore:
             self.db.execute("BEGIN IMMEDIATE")
             found = self.db.execute(
                 "UPDATE instance SET status=2, seq=seq+1, slug=slug||'~'||id,"
-                " settle_deadline=NULL, owner=NULL WHERE id=? AND status<>2 RETURNING machine_id,"
+                " settle_deadline=NULL WHERE id=? AND status<>2 RETURNING machine_id,"
                 " substr(slug, 1, length(slug)-length('~'||id))",
                 (instance_id,),
             ).fetchone()
@@ -195,7 +194,7 @@ class SqliteStore:
         self._task(work, done, failed=None)
 
     def release(self, instance_id: int, seq: int) -> None:
-        sql = "UPDATE instance SET settle_deadline=NULL, owner=NULL WHERE id=? AND seq=?"
+        sql = "UPDATE instance SET settle_deadline=NULL WHERE id=? AND seq=?"
         self._task(lambda: self.db.execute(sql, (instance_id, seq)).rowcount)
 
     def claim_due(self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]) -> None:
@@ -330,7 +329,6 @@ class SqliteStore:
         if not plan.in_any_order:
             return False
         db = self.db
-        node = self.node
         if plan.inserts:
             if db.executemany(INSERT, plan.inserts).rowcount != len(plan.inserts):
                 return False
@@ -343,7 +341,6 @@ class SqliteStore:
                     last.extra,
                     last.context,
                     last.children,
-                    None if last.children == SETTLED else node,
                     last.deadline_ms,
                     activation.row_id,
                     base,

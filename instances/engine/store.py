@@ -26,10 +26,11 @@ class InstanceRow(NamedTuple):
     extra: str
     context: str
     children: str
-    # Of an unsettled instance, where there are several nodes: who runs its services, and until when
-    # it is given to settle (ms).
+    # Where there are several nodes: the one of the last commit, its address if its lease is valid,
+    # and until when an unsettled instance is given to settle (ms).
     owner: str | None = None
     settle_deadline: int | None = None
+    owner_address: str | None = None
 
 
 class LogRow(NamedTuple):
@@ -46,6 +47,8 @@ class LogRow(NamedTuple):
 class Store(Protocol):
     # A refusal that was computed on a cached state must be confirmed: another process may write.
     has_other_writers: bool
+    # The id of this process among them.
+    node: str
 
     def read(
         self, key: tuple[int, str], done: Callable[[InstanceRow | None | Exception], None]

@@ -59,6 +59,10 @@ class Timers:
                 heapq.heappush(self._heap, (delivery.due_at_ms, delivery.id, delivery))
         self._fire()
 
+    def known(self) -> list[int]:
+        """Ids of what is claimed and not yet delivered."""
+        return list(self._known)
+
     def forget(self, delivery_ids: Iterable[int]) -> None:
         """They were cancelled. One in flight finds its row gone when it is committed."""
         for delivery_id in delivery_ids:

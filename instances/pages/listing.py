@@ -194,10 +194,7 @@ def _tree(states: dict[str, int]) -> list[StateCount]:
             paths.update(keys[: depth + 1] for depth in range(len(keys)))
         for path in paths:
             counts[path] += count
-    return [
-        StateCount(".".join(path), counts[path])
-        for path in sorted(counts)[:STATES_OFFERED]
-    ]
+    return [StateCount(".".join(path), counts[path]) for path in sorted(counts)[:STATES_OFFERED]]
 
 
 def _split(path: str) -> list[str]:

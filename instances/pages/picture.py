@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from instances.explain import Definition
 from instances.pages.moment import Moment
 from machines.flow.model import Graph, Transition, active_paths
+from machines.flow.text import clean
 from machines.flow.text import duration as delay
 
 STATES_MAX = 600  # of the tree
@@ -50,7 +51,7 @@ def state_tree_of(definition: Definition) -> StateTree:
         nodes.append(
             Node(
                 path=graph.paths[number],
-                key=state.key,
+                key=clean(state.key),
                 kind=_kind(graph, number),
                 level=level,
                 is_leaf=not children,
@@ -80,9 +81,11 @@ def _step(graph: Graph, transition: Transition) -> Step:
     return Step(
         number=transition.number,
         event=transition.event_type if transition.kind == "event" else "",
-        label=_label(transition),
+        label=clean(_label(transition)),
         guard=transition.guard or "",
-        targets=", ".join(graph.paths[target] or graph.name for target in transition.targets),
+        targets=", ".join(
+            clean(graph.paths[target] or graph.name) for target in transition.targets
+        ),
     )
 
 

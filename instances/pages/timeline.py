@@ -70,6 +70,11 @@ class Rows(NamedTuple):
     has_older: bool
     has_newer: bool
 
+    def naming(self, people: Mapping[str, str]) -> "Rows":
+        """The same rows, with better names for some senders."""
+        named = [row._replace(who=people.get(row.who, row.who)) for row in self.rows]
+        return self._replace(rows=named)
+
     @property
     def oldest(self) -> int:
         return self.rows[-1].seq if self.rows else 0

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from machines.flow.text import clean
 from machines.models import MachineVersion
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
@@ -12,11 +13,11 @@ VERSION_CHARS_MAX = 24
 
 
 class Leaf(NamedTuple):
-    """An active state that has no states inside: its key, and the path that leads to it."""
+    """An active state that has no states inside: its path, and the two parts that are shown."""
 
     path: str
     parents: str  # with the dot after it, or empty
-    name: str
+    name: str  # its key without what could disturb the text around it
 
 
 def leaves_of(stored_state: str) -> list[Leaf]:
@@ -39,9 +40,9 @@ def _leaf_keys(value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _leaf(keys: tuple[str, ...]) -> Leaf:
-    escaped = [key.replace(".", "\\.") for key in keys]
-    parents = ".".join(escaped[:-1])
-    return Leaf(".".join(escaped), f"{parents}." if parents else "", keys[-1] if keys else "")
+    path = ".".join(key.replace(".", "\\.") for key in keys)
+    parents = ".".join(clean(key) for key in keys[:-1])
+    return Leaf(path, f"{parents}." if parents else "", clean(keys[-1]) if keys else "")
 
 
 def duration(ms: float) -> str:
