@@ -88,7 +88,7 @@ _decode = msgspec.json.Decoder(Message).decode
 _encode = msgspec.json.encode
 
 
-class RealtimeConsumer(AsyncWebsocketConsumer):
+class RealtimeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """One connection."""
 
     # States go from the engine to the connection directly; no channel layer stands between.

@@ -49,7 +49,7 @@ class Watch(msgspec.Struct):
 _decode_watch = msgspec.json.Decoder(Watch).decode
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """One tab."""
 
     # States come from the engine directly; no channel layer stands between.
@@ -97,7 +97,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             self._checker = asyncio.create_task(self._check_membership())
         await self._send(message)
 
-    @database_sync_to_async
+    @database_sync_to_async  # type: ignore[untyped-decorator]
     def _look_up(self, watch: Watch) -> tuple[InstanceKey, dict[str, Any]]:
         """Raises NotFound for what this person may not see."""
         member = get_member(self._user, watch.org)
