@@ -1,8 +1,9 @@
 """The ASGI application: the event path first, then Django; starts and stops the engine.
 
-Order of what a request meets: CORS preflight, the lean event path (instances/lean.py), `/healthz`,
-Django. Every answer under `/api` may be read by pages of any origin: tokens are sent in a header by
-code that has them, never by the browser on its own, so there is nothing that CORS could protect.
+Order of what a request meets: CORS preflight, the lean event path (instances/lean.py), the address
+for other nodes (instances/node_requests.py), `/healthz`, Django. Every answer under `/api` may be
+read by pages of any origin: tokens are sent in a header by code that has them, never by the browser
+on its own, so there is nothing that CORS could protect.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ django.setup(set_prefix=False)
 
 from django.core.asgi import get_asgi_application
 
-from instances import lean
+from instances import lean, node_requests
 from instances.consumers import RealtimeConsumer
 from instances.engine import door
 from instances.engine.node import EngineNode
@@ -65,6 +66,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
                 await _answer_preflight(scope, send)
             else:
                 await _serve_django(scope, receive, _with_cors(send))
+        elif path == node_requests.PATH:
+            await node_requests.serve(scope, receive, send)
         elif path == "/healthz":
             await _answer_health(send)
         else:
@@ -73,7 +76,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
     elif scope["type"] == "websocket":
         if scope["path"] == "/api/rt":
-            await realtime_application(scope, receive, send)  # type: ignore[arg-type]
+            await realtime_application(scope, receive, send)
         elif scope["path"] == "/live":
             await live_application(scope, receive, send)
         else:

@@ -59,6 +59,9 @@ def sqlite_database(path: Path, synchronous: str) -> dict[str, Any]:
 def postgres_database(url: str, connections: int) -> dict[str, Any]:
     from psycopg.conninfo import conninfo_to_dict
 
+    from statebacked_site import postgres_text
+
+    postgres_text.register()
     parts: dict[str, Any] = conninfo_to_dict(url)
     name = parts.pop("dbname")
     return {

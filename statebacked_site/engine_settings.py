@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from django.conf import settings
 
+from instances.engine.forwarding import signing_key
 from instances.engine.node import NodeSettings
 from instances.runtime.settings import RuntimeSettings
 
@@ -15,6 +16,8 @@ def engine_settings() -> NodeSettings:
     return NodeSettings(
         database=settings.DATABASE,
         synchronous=settings.SQLITE_SYNCHRONOUS,
+        address=settings.NODE_ADDRESS or settings.PUBLIC_URL,
+        forwarding_key=signing_key(settings.SECRET_KEY),
         settle_limit_ms=settings.SETTLE_LIMIT // timedelta(milliseconds=1),
         runtime=RuntimeSettings(
             deno=deno,

@@ -78,6 +78,7 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
     Exits with status 3 if it does not start.
     """
     _allow_many_connections()
+    settings.NODE_ADDRESS = settings.NODE_ADDRESS or _address(listener)
     config = uvicorn.Config(
         "statebacked_site.asgi:application",
         loop="uvloop",
@@ -93,6 +94,14 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     DrainingServer(config, on_ready).run(sockets=[listener])
+
+
+def _address(listener: socket.socket) -> str:
+    """Where other nodes reach what listens here."""
+    host, port, *_ = listener.getsockname()
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class DrainingServer(uvicorn.Server):

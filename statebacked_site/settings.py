@@ -79,6 +79,9 @@ DATABASE = read_database_url(DATABASE_URL) if DATABASE_URL else DATA_DIR / "db.s
 # Connections of one process that Django's own requests and look-ups share; the engine has its own.
 POSTGRES_CONNECTIONS = env.integer("STATEBACKED_POSTGRES_CONNECTIONS", 10, minimum=2, maximum=1000)
 
+# Where other processes of the same site reach this one; `manage.py up` knows unless it is said.
+NODE_ADDRESS = env.url("STATEBACKED_NODE_ADDRESS")
+
 DATABASES: dict[str, dict[str, Any]] = {
     "default": (
         sqlite_database(DATABASE, SQLITE_SYNCHRONOUS)

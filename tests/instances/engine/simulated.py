@@ -121,6 +121,7 @@ class MemoryStore:
     def __init__(self, world: World) -> None:
         self.world = world
         self.has_other_writers = False
+        self.node = "node"
         self.on_commit: Callable[[list[tuple[Operation, Outcome]]], Any]
         self.rows: dict[tuple[int, str], dict[str, Any]] = {}
         self.history: dict[int, list[dict[str, Any]]] = {}

@@ -1,0 +1,215 @@
+"""Events that another node has to process: an instance with running services stays where they run.
+
+One internal request per event, at most one hop. It is signed with a key that all nodes of a site
+derive from their secret key. A request that did not get through was certainly not applied (503);
+when the answer is cut off, nobody knows (504).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+
+from instances.engine import errors
+from instances.engine.errors import EngineError, NotOwner, OutcomeUnknown, Unavailable
+from instances.engine.operations import Delivery, Kind, Operation, Replayed
+
+if TYPE_CHECKING:
+    from instances.engine.core import Clock, Engine
+
+PATH = "/internal/events"
+SIGNATURE = "x-statebacked-signature"
+REPLAYED = "idempotent-replayed"
+WINDOW_MS = 60_000  # a signed request is good for so long
+CONNECT_S = 2.0
+BODY_BYTES_MAX = 2_000_000
+
+
+class ForwardedDelivery(msgspec.Struct):
+    id: int
+    due_at_ms: int
+    attempts: int
+    claims: int
+    send_id: str | None
+
+
+class ForwardedEvent(msgspec.Struct):
+    """The body of an internal request."""
+
+    kind: int
+    machine_id: int
+    slug: str
+    event: str
+    auth: str
+    request_key: str | None
+    delivery: ForwardedDelivery | None
+
+
+class ForwardedError(msgspec.Struct):
+    """The body of an answer that is not 200: an EngineError by the name of its class."""
+
+    type: str
+    message: str
+    stack: str = ""
+
+
+def signing_key(secret: str) -> bytes:
+    return hashlib.sha256(b"statebacked forwarding\0" + secret.encode()).digest()
+
+
+class Signer:
+    def __init__(self, key: bytes, clock: Clock) -> None:
+        self._key = key
+        self._clock = clock
+
+    def sign(self, body: bytes) -> str:
+        time_ms = self._clock.now_ms()
+        return f"{time_ms}.{self._digest(time_ms, body)}"
+
+    def is_good(self, signature: str, body: bytes) -> bool:
+        time, _, digest = signature.partition(".")
+        if not time.isdecimal() or len(time) > 15:
+            return False
+        time_ms = int(time)
+        if abs(self._clock.now_ms() - time_ms) > WINDOW_MS:
+            return False
+        return hmac.compare_digest(self._digest(time_ms, body).encode(), digest.encode())
+
+    def _digest(self, time_ms: int, body: bytes) -> str:
+        hashed = hashlib.sha256(body).hexdigest()
+        return hmac.digest(self._key, f"{PATH}\n{time_ms}\n{hashed}".encode(), "sha256").hex()
+
+
+class Forwarder:
+    """Both ends: sends operations to their owners, and takes those that others send."""
+
+    def __init__(self, engine: Engine, signer: Signer, *, answer_limit_s: float) -> None:
+        self.engine = engine
+        self.signer = signer
+        self.answer_limit_s = answer_limit_s
+        self._session: aiohttp.ClientSession | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def forward(self, operation: Operation, address: str) -> None:
+        """Have the node at `address` process it; the answer goes to the operation's sender."""
+        task = asyncio.get_running_loop().create_task(self._forward(operation, address))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def stop(self) -> None:
+        for task in list(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def _forward(self, operation: Operation, address: str) -> None:
+        try:
+            answer = await self._post(operation, address)
+        except EngineError as error:
+            self.engine.forwarding_failed(operation, error)
+        except asyncio.CancelledError:
+            self.engine.forwarding_failed(operation, OutcomeUnknown("the server is shutting down"))
+            raise
+        else:
+            self.engine.forwarded(operation, answer)
+
+    async def _post(self, operation: Operation, address: str) -> bytes:
+        if self._session is None:
+            limits = aiohttp.ClientTimeout(total=self.answer_limit_s, sock_connect=CONNECT_S)
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(timeout=limits, connector=connector)
+        body = msgspec.json.encode(_as_message(operation))
+        headers = {SIGNATURE: self.signer.sign(body), "content-type": "application/json"}
+        try:
+            async with self._session.post(
+                f"{address}{PATH}", data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unavailable("the node that runs this instance can't be reached") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise OutcomeUnknown("the node that runs this instance did not answer") from error
+        if answer.status == 200:
+            return Replayed(content) if REPLAYED in answer.headers else content
+        raise _error(answer.status, content)
+
+    # ------------------------------------------------------------------ the receiving end
+
+    async def answer(self, headers: Mapping[bytes, bytes], body: bytes) -> tuple[int, bytes, bool]:
+        """(status, content, whether it was done before) for an internal request."""
+        signature = headers.get(SIGNATURE.encode(), b"").decode("latin-1")
+        if not self.signer.is_good(signature, body):
+            return 403, b"{}", False
+        try:
+            message = msgspec.json.decode(body, type=ForwardedEvent)
+        except msgspec.DecodeError:
+            return 400, b"{}", False
+        reply = asyncio.get_running_loop().create_future()
+        self.engine.take_forwarded(_as_operation(message, reply))
+        try:
+            content: bytes = await reply
+        except EngineError as error:
+            stack = error.stack if isinstance(error, errors.MachineThrew) else ""
+            told = ForwardedError(type(error).__name__, str(error), stack)
+            return error.status, msgspec.json.encode(told), False
+        return 200, content, type(content) is Replayed
+
+
+def _as_message(operation: Operation) -> ForwardedEvent:
+    delivery = operation.delivery
+    return ForwardedEvent(
+        kind=operation.kind,
+        machine_id=operation.key[0],
+        slug=operation.key[1],
+        event=operation.event,
+        auth=operation.auth,
+        request_key=operation.request_key,
+        delivery=ForwardedDelivery(
+            delivery.id, delivery.due_at_ms, delivery.attempts, delivery.claims, delivery.send_id
+        )
+        if delivery is not None
+        else None,
+    )
+
+
+def _as_operation(message: ForwardedEvent, reply: Any) -> Operation:
+    key = (message.machine_id, message.slug)
+    delivery = None
+    if message.delivery is not None:
+        d = message.delivery
+        delivery = Delivery(
+            d.id, 0, key, message.event, d.due_at_ms, d.attempts, d.claims, d.send_id
+        )
+    return Operation(
+        Kind(message.kind),
+        key,
+        message.event,
+        message.auth,
+        reply,
+        request_key=message.request_key,
+        delivery=delivery,
+    )
+
+
+def _error(status: int, content: bytes) -> EngineError:
+    """The error that another node answered with."""
+    try:
+        told = msgspec.json.decode(content, type=ForwardedError)
+    except msgspec.DecodeError:
+        if status == 403:
+            return Unavailable("the nodes of this site do not have the same secret key")
+        return OutcomeUnknown("the node that runs this instance gave no answer")
+    known = getattr(errors, told.type, None)
+    if told.type == "MachineThrew":
+        return errors.MachineThrew(told.message, told.stack)
+    if isinstance(known, type) and issubclass(known, EngineError):
+        error: EngineError = known(told.message)
+        return error
+    return NotOwner(told.message) if status == 421 else OutcomeUnknown(told.message)

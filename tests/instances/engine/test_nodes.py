@@ -1,0 +1,212 @@
+"""Two real servers on one Postgres: the same promises, whichever of them is asked."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import Server, run_manage_py, running_server
+from tests.servers import new_postgres_database
+
+WAIT_S = 40.0
+LEASE_S = 10.0
+LOST_SERVICE = 5  # a value of Transition.kind
+
+MACHINE = """
+import { createMachine, assign, fromPromise } from "npm:xstate@5";
+export const allowRead = () => true;
+export const allowWrite = () => true;
+const count = assign({ public: ({ context }) => ({ n: context.public.n + 1 }) });
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export default createMachine({
+  initial: "idle",
+  context: { public: { n: 0 } },
+  on: { count: { actions: count } },
+  states: {
+    idle: { on: { work: "working", hang: "hanging" } },
+    working: { invoke: { src: fromPromise(() => sleep(1500)), onDone: "worked" } },
+    hanging: { invoke: { src: fromPromise(() => sleep(60000)), onError: "failed" } },
+    worked: {},
+    failed: {},
+  },
+});
+"""
+
+
+class Node:
+    """A server, as a client of the API sees it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"{self.server.api_url}/{path}",
+            json.dumps(body).encode() if body is not None else None,
+            {**self.server.headers, "content-type": "application/json"},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read() or b"null")
+
+    def create(self, slug: str) -> None:
+        status, answer = self.call("POST", "machines/shared", {"slug": slug})
+        assert status == 200, answer
+
+    def send(self, slug: str, event: str) -> tuple[int, Any]:
+        return self.call("POST", f"machines/shared/i/{slug}/events", {"event": event})
+
+    def wait_for(self, slug: str, state: str) -> Any:
+        give_up = time.monotonic() + WAIT_S
+        while time.monotonic() < give_up:
+            _, answer = self.call("GET", f"machines/shared/i/{slug}")
+            if answer["state"] == state:
+                return answer
+            time.sleep(0.05)
+        raise AssertionError(f"{slug} never was {state}")
+
+
+class Cluster:
+    def __init__(self, directory: Path, url: str) -> None:
+        self.directory = directory
+        self.url = url
+        self.started: list[running_server] = []
+
+    def start(self) -> Node:
+        data_dir = self.directory / f"node-{len(self.started)}"
+        server = running_server(
+            data_dir, DATABASE_URL=self.url, STATEBACKED_SECRET_KEY="the same for all nodes" * 2
+        )
+        node = Node(server.__enter__())
+        self.started.append(server)
+        return node
+
+    def stop(self) -> None:
+        for server in self.started:
+            if server.process.poll() is None:
+                server.__exit__()
+
+    def rows(self, sql: str, *parameters: Any) -> list[Any]:
+        with psycopg.connect(self.url) as database:
+            return database.execute(sql, parameters).fetchall()
+
+    def kinds(self, slug: str) -> list[int]:
+        """The kinds of the transitions of an instance, in order."""
+        sql = """SELECT t.kind FROM transition t JOIN instance i ON i.id = t.instance_id
+                 WHERE i.slug = %s ORDER BY t.seq"""
+        return [kind for (kind,) in self.rows(sql, slug)]
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("nodes"), new_postgres_database(postgres, "nodes"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: Cluster) -> tuple[Node, Node]:
+    """Two nodes that live as long as the module."""
+    first = cluster.start()
+    path = cluster.directory / "shared.mjs"
+    path.write_text(MACHINE)
+    data_dir = str(first.server.data_dir)
+    environment = cluster.started[0].environment
+    run_manage_py("deploy", str(path), "--data", data_dir, env=environment)
+    return first, cluster.start()
+
+
+def test_what_both_nodes_acknowledge_is_counted_once(cluster, nodes):
+    slugs = ["contended"] * 4 + [f"spread-{n}" for n in range(4)]
+    for slug in sorted(set(slugs)):
+        nodes[0].create(slug)
+
+    def send_some(node: Node, slug: str) -> tuple[str, list[int]]:
+        return slug, [node.send(slug, "count")[0] for _ in range(60)]
+
+    with ThreadPoolExecutor(16) as pool:
+        sending = [pool.submit(send_some, node, slug) for slug in slugs for node in nodes]
+        answers = [future.result() for future in sending]
+
+    assert {status for _, statuses in answers for status in statuses} <= {200, 503}
+    for slug in set(slugs):
+        acknowledged = sum(s.count(200) for name, s in answers if name == slug)
+        _, state = nodes[1].call("GET", f"machines/shared/i/{slug}")
+        assert state["publicContext"]["n"] == acknowledged
+        assert len(cluster.kinds(slug)) == acknowledged + 1
+    refused = sum(statuses.count(503) for _, statuses in answers)
+    assert refused <= 0.05 * 60 * len(answers)
+
+
+def test_event_for_an_unsettled_instance_is_processed_where_its_services_run(cluster, nodes):
+    first, second = nodes
+    first.create("busy")
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(first.send, "busy", "work")
+        second.wait_for("busy", "working")
+        counted = second.send("busy", "count")
+
+        assert counted[0] == 200
+        assert counted[1]["state"] == "worked"  # settled by then
+        assert working.result()[0] == 200
+    assert counted[1]["publicContext"]["n"] == 1
+    assert LOST_SERVICE not in cluster.kinds("busy")
+
+
+def test_internal_address_wants_a_signature(nodes):
+    url = nodes[0].server.url + "/internal/events"
+    request = urllib.request.Request(url, b"{}", {"x-statebacked-signature": "1.ab"}, method="POST")
+
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+        urllib.request.urlopen(request, timeout=WAIT_S)
+    refused.value.close()
+
+
+def test_other_node_goes_on_when_one_has_stopped(cluster, nodes):
+    leaving = cluster.start()
+    leaving.create("left")
+    assert leaving.send("left", "count")[0] == 200
+
+    cluster.started[-1].__exit__()
+
+    assert nodes[0].send("left", "count")[1]["publicContext"]["n"] == 2
+    assert len(cluster.rows("SELECT id FROM node")) == 2
+
+
+def test_services_of_a_killed_node_are_lost_once_its_lease_has_ended(cluster, nodes):
+    dying = cluster.start()
+    dying.create("orphan")
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(dying.send, "orphan", "hang")
+        nodes[0].wait_for("orphan", "hanging")
+        process = cluster.started[-1].process
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with pytest.raises((OSError, urllib.error.URLError)):
+            hanging.result()
+
+    killed_at = time.monotonic()
+    status, answer = nodes[0].send("orphan", "count")
+    assert status == 503, answer
+    while status == 503:
+        assert time.monotonic() - killed_at < LEASE_S + 5
+        time.sleep(0.2)
+        status, answer = nodes[0].send("orphan", "count")
+
+    assert (status, answer["state"], answer["publicContext"]["n"]) == (200, "failed", 1)
+    assert cluster.kinds("orphan").count(LOST_SERVICE) == 1
