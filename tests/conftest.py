@@ -1,5 +1,6 @@
 """Fixtures for all tests; the settings they run under are in tests/settings.py."""
 
+import hashlib
 import json
 import os
 import signal
@@ -7,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
-from tests.servers import Postgres, running_postgres
+from tests.servers import Postgres, new_postgres_database, running_postgres
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS_MAX = 60
@@ -50,6 +54,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A Postgres server, shared by all tests of the run; each makes databases of its own."""
+    if settings.POSTGRES is not None:
+        yield settings.POSTGRES
+        return
     with running_postgres(tmp_path_factory.mktemp("postgres") / "cluster") as server:
         yield server
 
@@ -60,7 +67,7 @@ class running_server:  # noqa: N801 (reads as a function where it is used)
     def __init__(self, data_dir: Path, *options: str, **variables: str) -> None:
         self.data_dir = data_dir
         self.options = options
-        self.environment = site_environment(**variables)
+        self.environment = site_environment(**variables, STATEBACKED_DATA=str(data_dir))
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(
@@ -121,10 +128,13 @@ def manage_py(*arguments: str) -> list[str]:
 
 def run_manage_py(*arguments: str, env: dict[str, str] | None = None) -> str:
     """What a command prints; fails with what it wrote to stderr if it fails."""
+    if env is None:
+        named = dict(pairwise(arguments)).get("--data")
+        env = site_environment() if named is None else site_environment(STATEBACKED_DATA=named)
     result = subprocess.run(
         manage_py(*arguments),
         cwd=PROJECT_ROOT,
-        env=env or site_environment(),
+        env=env,
         capture_output=True,
         text=True,
         check=False,
@@ -134,10 +144,24 @@ def run_manage_py(*arguments: str, env: dict[str, str] | None = None) -> str:
 
 
 def site_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without settings of the site, and with `variables`."""
+    """This process's environment without settings of the site, and with `variables`.
+
+    A site with a data directory has a database of its own where tests run on Postgres.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("STATEBACKED_", "DJANGO_")) and name != "DATABASE_URL"
     }
+    data_dir = variables.get("STATEBACKED_DATA")
+    if settings.POSTGRES is not None and data_dir is not None:
+        kept["DATABASE_URL"] = database_of_site(settings.POSTGRES, data_dir)
     return kept | variables
+
+
+@cache
+def database_of_site(server: Postgres, data_dir: str) -> str:
+    """The URL of the database that belongs to a data directory."""
+    return new_postgres_database(
+        server, f"site_{hashlib.sha256(data_dir.encode()).hexdigest()[:16]}"
+    )

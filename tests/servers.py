@@ -83,11 +83,16 @@ def as_somebody_else() -> list[str]:
     return [unshare, "--user", "--map-user=65534", "--map-group=65534"]
 
 
-@contextlib.contextmanager
-def running_postgres(directory: Path, **options: str) -> Iterator[Postgres]:
+def start_postgres(directory: Path, **options: str) -> Postgres:
     server = Postgres(directory, **options)
     server.create()
     server.start()
+    return server
+
+
+@contextlib.contextmanager
+def running_postgres(directory: Path, **options: str) -> Iterator[Postgres]:
+    server = start_postgres(directory, **options)
     try:
         yield server
     finally:

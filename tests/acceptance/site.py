@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from bench.site import sign_token, wait_until_ready
 from bench.usage import process_tree
 from statebacked_site import bundling
@@ -173,6 +175,10 @@ class Site:
     # --- What is stored ------------------------------------------------------------------
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        url = self.environment.get("DATABASE_URL")
+        if url is not None:
+            with psycopg.connect(url) as database:
+                return database.execute(sql.replace("?", "%s"), parameters or None).fetchall()
         uri = f"{(self.data_dir / 'db.sqlite3').as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return connection.execute(sql, parameters).fetchall()

@@ -1,5 +1,6 @@
 """Durable timers fire once, in time, whatever happens to the server, unless they are cancelled."""
 
+import json
 import time
 from functools import partial
 
@@ -165,7 +166,7 @@ def _lateness_ms(site: Site, slugs: str) -> list[int]:
     """How late each timer fired of instances whose names are LIKE `slugs`."""
     rows = site.query(
         """
-        SELECT rung.created_at - started.created_at - json_extract(started.event, '$.delayMs')
+        SELECT rung.created_at - started.created_at, started.event
         FROM transition AS rung
         JOIN transition AS started
             ON started.instance_id = rung.instance_id AND started.seq = rung.seq - 1
@@ -176,7 +177,7 @@ def _lateness_ms(site: Site, slugs: str) -> list[int]:
         TIMER,
         CLIENT,
     )
-    return [late for (late,) in rows]
+    return [waited - json.loads(event)["delayMs"] for waited, event in rows]
 
 
 def _due_times(site: Site, machine: str, slug: str) -> list[int]:
