@@ -11,6 +11,7 @@ urlpatterns = [
     path(INSTANCES, views.instances_page, name="instances-page"),
     path(INSTANCE, views.instance_page, name="instance-page"),
     path(f"{INSTANCE}/moment", views.instance_moment, name="instance-moment"),
+    path(f"{INSTANCE}/drawing", views.instance_drawing, name="instance-drawing"),
     path(f"{INSTANCE}/rows", views.instance_rows, name="instance-rows"),
     path(f"{INSTANCE}/send", views.instance_send, name="instance-send"),
     path(f"{INSTANCE}/pause", views.instance_pause, name="instance-pause"),

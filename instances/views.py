@@ -24,12 +24,11 @@ from instances.pages.context_tree import tree_of
 from instances.pages.definitions import definition_of
 from instances.pages.listing import ORDERS, Filter, list_instances
 from instances.pages.moment import Moment, moment_of
-from instances.pages.picture import highlights_of, state_tree_of
+from instances.pages.picture import folded_svg, lights_of, picture_of
 from instances.pages.sending import choices_of
 from instances.pages.timeline import rows_after, rows_around, rows_before
 from instances.pages.words import leaves_of, version_name
 from machines.access import get_machine
-from machines.diagrams import drawing_of, svg_of
 from machines.models import Machine, MachineVersion
 from statebacked_site.errors import DomainError, InvalidParameter
 from statebacked_site.frame import org_page, render_page, tell
@@ -167,19 +166,30 @@ def instance_page(
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, at, tab)
     context["timeline"] = rows_around(found.pk, context["moment"].seq).naming(people_of(member.org))
-    context |= _picture(context["moment"].version_id)
-    context["view"] = "tree" if request.GET.get("view") == "tree" or not context["svg"] else ""
+    picture = picture_of(context["moment"].version_id)
+    context |= {
+        "picture": picture,
+        "folded": json.dumps(picture.folded if picture else []),
+        "view": "diagram" if picture and picture.svg else "tree",
+    }
+    if request.GET.get("view") == "tree":
+        context["view"] = "tree"
     return render_page(request, member, "instances/detail.html", context, section=SECTION)
 
 
-def _picture(version_id: int) -> dict[str, Any]:
-    definition = definition_of(version_id)
-    version = MachineVersion.objects.filter(pk=version_id).first()
-    drawing = drawing_of(version) if definition is not None and version is not None else None
-    return {
-        "svg": svg_of(drawing) if drawing is not None else "",
-        "state_tree": state_tree_of(definition) if definition is not None else None,
-    }
+@require_GET
+@org_page
+def instance_drawing(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """The drawing of a version with the states closed that `fold` names."""
+    _require(member, "instances.read")
+    found = _instance(member, machine, instance)
+    version = _number(request.GET.get("version"), "version") or found.version_id
+    if not MachineVersion.objects.filter(pk=version, machine_id=found.machine_id).exists():
+        raise InvalidParameter("The machine has no such version", "version")
+    svg = folded_svg(version, request.GET.getlist("fold"))
+    return HttpResponse(svg, content_type="image/svg+xml")
 
 
 @require_GET
@@ -220,9 +230,7 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "services": acting.services_of(instance.children),
         "version": version_name(MachineVersion.objects.filter(pk=moment.version_id).first()),
         "timer_count": parts.timer_count(instance),
-        "lights": json.dumps(
-            highlights_of(definition, moment, is_past=at is not None) | {"tab": tab}
-        ),
+        "lights": json.dumps(lights_of(definition, moment, is_past=at is not None) | {"tab": tab}),
         "admin_refusal": member.refusal("instances.admin"),
         "send_refusal": member.refusal("events.write"),
         **_tab_context(instance, moment, tab, is_past=at is not None),

@@ -1,117 +1,90 @@
-"""The picture of an instance's machine: its states as a tree, and what of it to light up."""
+"""The picture of an instance's machine, and what of it to light up."""
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from django.utils.safestring import SafeString, mark_safe
+
 from instances.explain import Definition
+from instances.pages.definitions import definition_of
 from instances.pages.moment import Moment
-from machines.flow.model import Graph, Transition, active_paths
-from machines.flow.text import clean
-from machines.flow.text import duration as delay
+from machines.diagrams import drawing_of
+from machines.flow import CannotDraw, active_paths, draw
+from machines.flow.tree import to_tree
+from machines.models import MachineVersion
+from statebacked_site.errors import InvalidParameter
 
-STATES_MAX = 600  # of the tree
-TRANSITIONS_PER_STATE_MAX = 20
+FOLDS_MAX = 500
+FOLDED_KEPT = 32
 
-
-class Step(NamedTuple):
-    """A transition in words: "pay → charging"."""
-
-    number: int
-    event: str  # type of an event that people may send; empty for others
-    label: str
-    guard: str
-    targets: str
+_folded: OrderedDict[tuple[int, frozenset[str]], str] = OrderedDict()
 
 
-class Node(NamedTuple):
-    path: str
-    key: str
-    kind: str  # parallel, region, final, history …; empty for an ordinary state
-    level: int
-    is_leaf: bool
-    position: int
-    size: int
-    steps: list[Step]
+class Picture(NamedTuple):
+    """`svg` is empty if the machine could not be drawn; its tree then stands alone."""
+
+    version_id: int
+    svg: SafeString
+    tree: SafeString
+    folded: list[str]  # paths
 
 
-class StateTree(NamedTuple):
-    nodes: list[Node]  # document order, the root left out
-    is_cut: bool
+def picture_of(version_id: int) -> Picture | None:
+    """None if the definition can't be read. Takes some tenths of a second the first time."""
+    definition = definition_of(version_id)
+    version = MachineVersion.objects.filter(pk=version_id).first()
+    if definition is None or version is None:
+        return None
+    # Our own markup: the drawing and the tree escape every text of the machine (machines/flow).
+    drawing = drawing_of(version)
+    if drawing is None:
+        return Picture(version_id, mark_safe(""), mark_safe(to_tree(definition.graph)), [])
+    return Picture(version_id, mark_safe(drawing.svg), mark_safe(drawing.tree), drawing.folded)
 
 
-def state_tree_of(definition: Definition) -> StateTree:
-    graph = definition.graph
-    nodes: list[Node] = []
-    steps: dict[int, list[Transition]] = {}
-    for transition in graph.transitions:
-        steps.setdefault(transition.source, []).append(transition)
-
-    def add(number: int, level: int, position: int, size: int) -> None:
-        state = graph.states[number]
-        children = graph.children[number]
-        nodes.append(
-            Node(
-                path=graph.paths[number],
-                key=clean(state.key),
-                kind=_kind(graph, number),
-                level=level,
-                is_leaf=not children,
-                position=position,
-                size=size,
-                steps=[_step(graph, t) for t in steps.get(number, [])][:TRANSITIONS_PER_STATE_MAX],
-            )
-        )
-        for index, child in enumerate(children):
-            add(child, level + 1, index + 1, len(children))
-
-    top = graph.children[0]
-    for index, child in enumerate(top):
-        if len(nodes) < STATES_MAX:
-            add(child, 1, index + 1, len(top))
-    return StateTree(nodes[:STATES_MAX], len(graph.states) - 1 > STATES_MAX)
+def folded_svg(version_id: int, paths: Iterable[str]) -> str:
+    """The drawing with these states closed, in its usual direction. Raises InvalidParameter."""
+    definition = definition_of(version_id)
+    version = MachineVersion.objects.filter(pk=version_id).first()
+    drawing = drawing_of(version) if version is not None else None
+    if definition is None or drawing is None:
+        raise InvalidParameter("This version can't be drawn", "fold")
+    closed = frozenset(paths) & frozenset(definition.graph.paths.values())
+    if len(closed) > FOLDS_MAX:
+        raise InvalidParameter(f"At most {FOLDS_MAX} states can be closed", "fold")
+    key = (version_id, closed)
+    if key not in _folded:
+        try:
+            svg = draw(definition.graph, folded=closed, direction=drawing.direction).svg
+        except CannotDraw as exc:
+            raise InvalidParameter(str(exc), "fold") from exc
+        if len(_folded) >= FOLDED_KEPT:
+            _folded.popitem(last=False)
+        _folded[key] = svg
+    return _folded[key]
 
 
-def _kind(graph: Graph, number: int) -> str:
-    if graph.is_region(number):
-        return "region"
-    kind = graph.states[number].type
-    return "" if kind in ("atomic", "compound") else kind
+def lights_of(definition: Definition | None, moment: Moment, *, is_past: bool) -> dict[str, Any]:
+    """What to light up: the active states, the transition just taken, and the events possible next.
 
-
-def _step(graph: Graph, transition: Transition) -> Step:
-    return Step(
-        number=transition.number,
-        event=transition.event_type if transition.kind == "event" else "",
-        label=clean(_label(transition)),
-        guard=transition.guard or "",
-        targets=", ".join(
-            clean(graph.paths[target] or graph.name) for target in transition.targets
-        ),
-    )
-
-
-def _label(transition: Transition) -> str:
-    match transition.kind:
-        case "event" | "wildcard":
-            return transition.label
-        case "after":
-            return f"after {delay(transition.label)}"
-        case _:
-            return f"{transition.kind} {transition.label}".strip()
-
-
-def highlights_of(
-    definition: Definition | None, moment: Moment, *, is_past: bool
-) -> dict[str, Any]:
-    """What to light up: paths of active states, the transition just taken, the events next."""
-    highlights: dict[str, Any] = {
+    States are told by their paths and transitions by their numbers; `next` says the type of each
+    transition's event.
+    """
+    lights: dict[str, Any] = {
         "seq": moment.seq,
+        "version": moment.version_id,
         "active": active_paths(moment.value),
         "taken": None,
-        "next": [],
+        "next": {},
         "past": is_past,
     }
     if definition is not None:
-        highlights["taken"] = definition.taken(moment.before, moment.event_type, moment.value)
+        lights["taken"] = definition.taken(moment.before, moment.event_type, moment.value)
         if not moment.is_done and not is_past:
-            highlights["next"] = [h.event_type for h in definition.handling(moment.value)]
-    return highlights
+            lights["next"] = {
+                transition.number: handling.event_type
+                for handling in definition.handling(moment.value)
+                for transition in handling.transitions
+            }
+    return lights

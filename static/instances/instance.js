@@ -3,11 +3,12 @@
 // The server renders every part. Here: moving among moments (links `data-moment`, the slider, the
 // keys [ and ]), lighting up the picture, and following the instance while it moves.
 
+import { attach } from "../flow/flow.js";
 import { isHeld } from "../site/js/live.js";
 import "./timeline.js";
 import "./tree.js";
 import { follow } from "./follow.js";
-import { activePaths, lightsIn } from "./lights.js";
+import { activePaths } from "./states.js";
 import { openSend, prepareSend } from "./send.js";
 
 const REFRESH_MS = 250; // at most four times a second, however fast the instance moves
@@ -16,7 +17,8 @@ const BUSY_SHARE_MAX = 0.2; // of the time; the rest is for whoever reads and cl
 const ANNOUNCE_MS = 1000;
 
 const page = document.querySelector("[data-instance-page]");
-const picture = lightsIn(page.querySelector("[data-diagram]"));
+const panel = page.querySelector("[data-flow-panel]");
+const picture = panel.querySelector("[data-flow]") ? attach(panel) : null;
 const timeline = document.getElementById("timeline");
 const announcer = page.querySelector("[data-announce]");
 
@@ -83,6 +85,7 @@ async function load(url, { keepsPanel = false } = {}) {
   ]);
   focusAgain(focused);
   shown = readLights();
+  if (String(shown.version) !== panel.dataset.picture && picture) location.reload(); // another picture
   newest = Math.max(newest, Number(page.querySelector("[data-of]").textContent));
   showLights();
   if (!rowOf(shown.seq)) await loadAround(shown.seq);
@@ -95,12 +98,17 @@ function focusAgain(name) {
   (document.getElementById(name) ?? page.querySelector(`[data-shortcut="${CSS.escape(name)}"]`))?.focus();
 }
 
+function light({ active, taken, next, preview = [] }) {
+  const transitions = Object.keys(next).map(Number);
+  picture?.show({ active, taken: taken ?? undefined, next: transitions, preview });
+}
+
 function readLights() {
   return JSON.parse(document.getElementById("lights").dataset.lights);
 }
 
 function showLights() {
-  picture.show(shown);
+  light(shown);
   const isTimeline = shown.tab === "timeline";
   document.getElementById("timeline-panel").hidden = !isTimeline;
   document.getElementById("panel").hidden = isTimeline;
@@ -160,8 +168,8 @@ async function refresh() {
     const startedAt = performance.now();
     await addNewRows();
     if (!shown.past) {
-      const panel = document.getElementById("panel");
-      await load(new URL(location.href), { keepsPanel: panel.contains(document.activeElement) });
+      const keepsPanel = document.getElementById("panel").contains(document.activeElement);
+      await load(new URL(location.href), { keepsPanel });
     } else {
       markRow(shown.seq);
     }
@@ -199,8 +207,8 @@ function showMove() {
   if (!shown.past) {
     const active = ["", ...activePaths(state.state)];
     announce(shown.active, active);
-    shown = { ...shown, seq: state.seq, active, taken: null, next: [] };
-    picture.show(shown);
+    shown = { ...shown, seq: state.seq, active, taken: null, next: {} };
+    light(shown);
   }
   refresh();
 }
@@ -226,6 +234,9 @@ page.addEventListener("click", (event) => {
   for (const view of page.querySelectorAll("[data-view]")) {
     view.hidden = view.dataset.view !== button.dataset.showView;
   }
+  const isDiagram = button.dataset.showView === "diagram";
+  panel.querySelector("[data-diagram-tools]").hidden = !isDiagram;
+  if (isDiagram) picture.fit();
   const url = new URL(location.href);
   if (button.dataset.showView === "tree") url.searchParams.set("view", "tree");
   else url.searchParams.delete("view");
@@ -236,12 +247,9 @@ page.addEventListener("click", (event) => {
 
 document.addEventListener("htmx:afterSwap", (event) => {
   const outcome = event.detail.target.querySelector?.(":scope > [data-preview]");
-  if (outcome) picture.show({ ...shown, preview: JSON.parse(outcome.dataset.preview) });
+  if (outcome) light({ ...shown, taken: null, preview: JSON.parse(outcome.dataset.preview) });
 });
 
-document.getElementById("send").addEventListener("close", () => picture.show(shown));
+document.getElementById("send").addEventListener("close", () => light({ ...shown, taken: null }));
 
-page.addEventListener("click", (event) => {
-  const step = event.target.closest(".is-next[data-event]");
-  if (step) openSend(step.dataset.event);
-});
+panel.addEventListener("flow:send", (event) => openSend(shown.next[event.detail.transition] ?? ""));

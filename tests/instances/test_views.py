@@ -209,8 +209,8 @@ def test_page_shows_history_newest_first(admin, machine):
     assert re.findall(r'<li data-seq="(\d+)"', page) == ["3", "2", "1"]
     assert "u_17" in page
     assert lights(page) == {
-        "seq": 3, "active": ["", "paid"], "taken": 2, "next": ["cancel"], "past": False,
-        "tab": "timeline",
+        "seq": 3, "version": machine.current_version_id, "active": ["", "paid"], "taken": 2,
+        "next": {"4": "cancel"}, "past": False, "tab": "timeline",
     }  # fmt: skip
 
 
