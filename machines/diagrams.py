@@ -6,13 +6,22 @@ drawing has changed.
 
 import gzip
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from django.utils.safestring import SafeString, mark_safe
 
 from instances.runtime.bundle import BundleCode
-from machines.flow import Drawing, FlowError, describe, stored_or_drawn
+from machines.flow import (
+    Drawing,
+    FlowError,
+    Graph,
+    describe,
+    draw,
+    draw_standalone,
+    stored_or_drawn,
+)
+from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode, VersionDiagram
 from machines.thumbs import Thumb, thumb_of
 
@@ -21,20 +30,37 @@ logger = logging.getLogger(__name__)
 PROBLEM_CHARS_MAX = 500
 
 
-def drawing_of(version: MachineVersion) -> Drawing | None:
+def drawing_of(version: MachineVersion, folded: Sequence[str] | None = None) -> Drawing | None:
     """The drawing of a version, or None if there can be none.
 
-    Blocks for a few tenths of a second when it is made: the code runs in a sandbox of its own.
+    `folded`: paths of states to close; None closes what makes a large machine readable, and this
+    drawing is kept. Blocks for a few tenths of a second when the version was never looked at: its
+    code runs in a sandbox of its own.
     """
     diagram = diagram_of(version)
     if diagram.problem:
         return None
+    definition = bytes(diagram.definition)
     try:
+        if folded is not None:
+            return draw(Graph.decode(definition), folded=folded)
         return stored_or_drawn(
-            bytes(diagram.definition),
+            definition,
             load=lambda key: bytes(diagram.drawing) if diagram.drawing_key == key else None,
             save=lambda key, packed: _save(diagram, key, packed),
         )
+    except FlowError as exc:
+        logger.warning("%s can't be drawn: %s", version, exc)
+        return None
+
+
+def file_of(version: MachineVersion, theme: Theme) -> str | None:
+    """The drawing as an SVG that needs no style sheet of ours."""
+    diagram = diagram_of(version)
+    if diagram.problem:
+        return None
+    try:
+        return draw_standalone(Graph.decode(bytes(diagram.definition)), theme)
     except FlowError as exc:
         logger.warning("%s can't be drawn: %s", version, exc)
         return None
@@ -62,6 +88,11 @@ def thumbs_of(machines: Iterable[Machine]) -> dict[int, Thumb | None]:
 def svg_of(drawing: Drawing) -> SafeString:
     # Our own markup: the drawing escapes every text of the machine (machines/flow/svg.py).
     return mark_safe(drawing.svg)
+
+
+def tree_of(drawing: Drawing) -> SafeString:
+    # As above (machines/flow/tree.py).
+    return mark_safe(drawing.tree)
 
 
 def _described(version: MachineVersion) -> VersionDiagram:

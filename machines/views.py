@@ -1,5 +1,6 @@
 """Pages of machines: the list, a new one, its overview, versions and settings."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from machines.cards import cards_of, lit_thumb
 from machines.code_view import highlighted
 from machines.errors import InvalidBundle
 from machines.examples_gallery import EXAMPLES, example_named
+from machines.flow import Drawing
+from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode
 from machines.serializers import CLIENT_INFO_LENGTH_MAX
 from machines.source import Problem, compile_source, problem_of
@@ -29,6 +32,8 @@ from statebacked_site.identifiers import SLUG
 from statebacked_site.paging import page_of
 
 WRITE = "machine-versions.write"
+SVG_TYPE = "image/svg+xml"
+FOLDED_MAX = 500  # paths of closed states in an address
 VERSIONS_SHOWN_IN_BAR = 4
 
 
@@ -237,6 +242,12 @@ def tell_published(
 # --- One machine --------------------------------------------------------------------------------
 
 
+class StateRow(NamedTuple):
+    path: str  # as addresses have it
+    number: int
+    node: str  # as drawings have it
+
+
 @require_safe
 @org_page
 def machine_page(request: HttpRequest, member: Member, machine: str) -> HttpResponse:
@@ -259,7 +270,10 @@ def overview_of(
     versions = MachineVersion.objects.filter(pk__in=where.versions).order_by("-id")
     return {
         "where": where,
-        "by_state": sorted(paths.items()),
+        "by_state": [
+            StateRow(path, number, path.replace("\\.", "."))
+            for path, number in sorted(paths.items())
+        ],
         "counts": where.by_node(),
         "by_version": version_shares(list(versions), where),
         "instances_url": instances_url(member, machine),
@@ -428,14 +442,60 @@ def version_diagram(
     shown = version_of(found, version)
     drawing = diagrams.drawing_of(shown)
     context = {
+        "org": member.org,
         "machine": found,
         "version": shown,
-        "drawing": drawing,
-        "svg": diagrams.svg_of(drawing) if drawing else "",
+        "drawing": drawing and in_panel(drawing),
         "problem": "" if drawing else diagrams.diagram_of(shown).problem,
-        "instances_url": instances_url(member, found),
     }
     return render(request, "machines/_diagram.html", context)
+
+
+def in_panel(drawing: Drawing) -> dict[str, Any]:
+    """What machines/_flow_panel.html needs of a drawing."""
+    return {
+        "svg": diagrams.svg_of(drawing),
+        "tree": diagrams.tree_of(drawing),
+        "folded_json": json.dumps(drawing.folded),
+        "is_folded": bool(drawing.folded),
+    }
+
+
+@require_safe
+@org_page
+def version_picture(
+    request: HttpRequest, member: Member, machine: str, version: str
+) -> HttpResponse:
+    """The drawing alone, with the states closed that `?fold=` names; an empty one opens all."""
+    shown = version_of(get_machine(member.caller, machine), version)
+    folded = [path for path in request.GET.getlist("fold")[:FOLDED_MAX] if path]
+    drawing = diagrams.drawing_of(shown, folded if "fold" in request.GET else None)
+    if drawing is None:
+        raise NotFound("This version has no diagram")
+    return HttpResponse(drawing.svg, content_type=SVG_TYPE)
+
+
+@require_safe
+@org_page
+def version_export(
+    request: HttpRequest, member: Member, machine: str, version: str, kind: str
+) -> HttpResponse:
+    """The drawing as a file: an SVG with its colours in it (`?theme=dark`), or Mermaid."""
+    shown = version_of(get_machine(member.caller, machine), version)
+    content: str | None = None
+    if kind == "svg":
+        theme: Theme = "dark" if request.GET.get("theme") == "dark" else "light"
+        content = diagrams.file_of(shown, theme)
+    elif kind == "mmd":
+        drawing = diagrams.drawing_of(shown)
+        content = drawing.mermaid if drawing else None
+    if content is None:
+        raise NotFound("This version has no such picture")
+    # A sandbox of its own: the file is opened outside of any page.
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'"}
+    return HttpResponse(
+        content, content_type=SVG_TYPE if kind == "svg" else "text/plain", headers=headers
+    )
 
 
 # --- Settings -----------------------------------------------------------------------------------

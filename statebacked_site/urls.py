@@ -27,7 +27,9 @@ from machines.views import (
     machines_page,
     new_machine,
     version_diagram,
+    version_export,
     version_page,
+    version_picture,
     versions_page,
 )
 from statebacked_site.api import SchemaView
@@ -63,6 +65,8 @@ pages = [
     path(f"{OF_MACHINE}/versions", versions_page, name="versions-page"),
     path(OF_VERSION, version_page, name="version-page"),
     path(f"{OF_VERSION}/diagram", version_diagram, name="version-diagram"),
+    path(f"{OF_VERSION}/picture", version_picture, name="version-picture"),
+    path(f"{OF_VERSION}/export.<str:kind>", version_export, name="version-export"),
     path("", include("instances.urls")),
     path(f"{OF_ORG}/timers", timers_page, name="timers-page"),
     path(f"{OF_ORG}/timers/<int:timer>", timer_action, name="timer-action"),

@@ -8,7 +8,7 @@ from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 from instances.runtime.errors import InvalidBundle as BundleRefused
 from machines import code_view, diagrams, state_counts
-from machines.flow import CannotDescribe, Graph
+from machines.flow import CannotDescribe, Graph, stored_or_drawn
 from machines.models import Machine, MachineVersion, VersionCode, VersionDiagram
 from machines.thumbs import lit, thumb_of
 from tests.factories import make_instance, make_machine, make_org, make_version
@@ -373,6 +373,33 @@ def test_version_that_can_not_be_described_says_why_and_is_not_tried_again(
     assert len(calls) == 1
 
 
+def test_states_are_opened_and_closed_in_the_picture(browser, machine, described):
+    VersionCode.objects.update(commonjs_gzip=gzip.compress(b""))
+    path = diagram_path(machine).replace("/diagram", "/picture")
+
+    opened = browser.get(path, {"fold": ["", "nonsense"]})
+    closed = browser.get(path)
+
+    assert opened.content == closed.content
+    assert opened["content-type"] == "image/svg+xml"
+    assert VersionDiagram.objects.get().drawing  # only the usual picture is kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [("svg", 200, "<style>"), ("mmd", 200, "stateDiagram"), ("exe", 404, "no such picture")],
+)
+def test_exporting_a_diagram(browser, machine, described, kind, status, text):
+    VersionCode.objects.update(commonjs_gzip=gzip.compress(b""))
+
+    r = browser.get(diagram_path(machine).replace("/diagram", f"/export.{kind}"))
+
+    assert r.status_code == status
+    assert text in r.content.decode()
+    if status == 200:
+        assert r["content-security-policy"].startswith("sandbox;")
+
+
 def test_thumbnail_is_lit_where_instances_are(browser, org, machine, described):
     VersionCode.objects.update(commonjs_gzip=gzip.compress(b""))
     make_instance(machine)
@@ -385,13 +412,14 @@ def test_thumbnail_is_lit_where_instances_are(browser, org, machine, described):
 
 
 def test_thumbnail_holds_no_words():
-    drawing = diagrams.stored_or_drawn(GRAPH, load=lambda _: None, save=lambda *_: None)
+    drawing = stored_or_drawn(GRAPH, load=lambda _: None, save=lambda *_: None)
 
     thumb = thumb_of(drawing.svg)
 
     assert {box["path"] for box in thumb["boxes"]} == {"idle", "<b>"}
     assert thumb["wires"]
     shown = lit(thumb, {"idle": 1, "<b>": 9}, 10)
+    assert shown is not None
     assert [box["kind"] for box in shown["boxes"]] == ["leaf lit-1", "leaf lit-3"]
 
 

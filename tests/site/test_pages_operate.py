@@ -356,10 +356,16 @@ def test_what_was_searched_for_is_marked():
     assert logs.marked("abc", "") == [("abc", False)]
 
 
+def tail_of(page):
+    """Where to ask for newer lines."""
+    (tail,) = re.findall(r'hx-get="([^"]+newer=[^"]+)"', page)
+    return tail.replace("&amp;", "&")
+
+
 def test_following_logs_answers_only_what_is_new(browser, org, instance):
     make_log_entry(instance, "old", NOW_MS)
     page = browser.get(url(org, "/logs")).content.decode()
-    tail = re.search(r'hx-get="([^"]+newer=[^"]+)"', page)[1].replace("&amp;", "&")
+    tail = tail_of(page)
 
     assert browser.get(tail).status_code == 204
     make_log_entry(instance, "new", NOW_MS)
@@ -367,8 +373,7 @@ def test_following_logs_answers_only_what_is_new(browser, org, instance):
 
     assert "new" in part
     assert "old" not in part
-    newer = re.search(r'hx-get="([^"]+newer=[^"]+)"', part)[1].replace("&amp;", "&")
-    assert browser.get(newer).status_code == 204
+    assert browser.get(tail_of(part)).status_code == 204
 
 
 def test_older_logs_are_reached_however_rare_a_match_is(browser, org, instance, monkeypatch):

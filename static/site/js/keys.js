@@ -46,7 +46,11 @@ function handle(key, focused) {
     case "k":
       return moveInRows(focused, -1);
     default:
-      return key.length === 1 && click(`[data-shortcut="${CSS.escape(key)}"]:not([disabled])`);
+      return (
+        key.length === 1 &&
+        (click(`[data-shortcut="${CSS.escape(key)}"]:not([disabled])`) ||
+          focus(`[data-shortcut-focus="${CSS.escape(key)}"]`))
+      );
   }
 }
 
