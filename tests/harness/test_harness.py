@@ -78,11 +78,12 @@ def test_typescript(name: str, harness: Path, deno_dir: str) -> None:
     run_test_file(name, harness, deno_dir)
 
 
-def test_types_are_right(deno_dir: str) -> None:
-    sources = PROJECT_ROOT / "instances" / "runtime" / "harness"
+@pytest.mark.parametrize("command", ["check --no-remote", "lint", "fmt --check"])
+def test_sources_pass(command: str, deno_dir: str) -> None:
+    name, *options = command.split()
     result = subprocess.run(
-        [deno(), "check", "--quiet", "--no-lock", "--no-remote", "main.ts"],
-        cwd=sources,
+        [deno(), name, "--quiet", *options, "--config=deno.json", "."],
+        cwd=PROJECT_ROOT / "instances" / "runtime" / "harness",
         env={**ENV, "DENO_DIR": deno_dir},
         capture_output=True,
         text=True,
@@ -90,7 +91,7 @@ def test_types_are_right(deno_dir: str) -> None:
         check=False,
     )
 
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_builtin_module_is_blocked(deno_dir: str) -> None:

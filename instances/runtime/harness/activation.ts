@@ -76,7 +76,8 @@ export class Activation implements Host {
   #state = "";
   #extra = "";
   #context = "";
-  #public = "";
+  /** Undefined until it is asked for after a mount. */
+  #public: string | undefined = "";
   #children = "[]";
   #done = false;
 
@@ -105,6 +106,7 @@ export class Activation implements Host {
     this.#state = state;
     this.#extra = extra;
     this.#context = context;
+    this.#public = undefined;
     this.#children = children;
     this.#done = state.endsWith('"done":true}');
     for (const { id, src } of parse(children || "[]") as { id: string; src: string }[]) {
@@ -215,18 +217,7 @@ export class Activation implements Host {
         this.#record(fields, instance, started);
       } else {
         instance?.adopt(this.#context); // a guard may have written to it
-        this.#answer(
-          fields,
-          Code.unchanged,
-          this.#state,
-          "",
-          "",
-          this.#public,
-          "",
-          "",
-          "",
-          started,
-        );
+        this.#answerUnchanged(fields, started);
         this.#gate.open = wasOpen && this.#gate.isEmpty;
       }
       this.#computes = false;
@@ -284,11 +275,7 @@ export class Activation implements Host {
     const { state, done } = parse(this.#state);
     const extra = this.#extra === "" ? undefined : parse(this.#extra);
     const snapshot = { value: state, done, extra, context: this.#context };
-    const instance = this.#bundle.adapter.load(this, snapshot);
-    if (this.#public === "") {
-      this.#public = publicJson(parse(this.#context));
-    }
-    return instance;
+    return this.#bundle.adapter.load(this, snapshot);
   }
 
   #takeFromInbox(instance: Instance, n: number): boolean {
@@ -356,6 +343,11 @@ export class Activation implements Host {
     );
   }
 
+  #answerUnchanged(fields: StepFields, started: number): void {
+    this.#public ??= publicJson(parse(this.#context));
+    this.#answer(fields, Code.unchanged, this.#state, "", "", this.#public, "", "", "", started);
+  }
+
   #rollback(services: readonly Service[]): void {
     const instance = this.#instance;
     this.services.restore(services);
@@ -398,11 +390,11 @@ export class Activation implements Host {
     report: string,
     started: number,
   ): void {
+    const rid = fields[2];
     const us = ((now() - started) * 1000) | 0;
+    const outcome = `${state}\t${extra}\t${context}\t${publicContext}`;
     this.#port.answer(
-      `${
-        fields[2]
-      }\t${code}\t${state}\t${extra}\t${context}\t${publicContext}\t${children}\t${effects}\t${report}\t${us}\n`,
+      `${rid}\t${code}\t${outcome}\t${children}\t${effects}\t${report}\t${us}\n`,
     );
   }
 
@@ -468,10 +460,6 @@ export class Activation implements Host {
     this.#inbox.clear();
     this.#instance?.dispose();
     this.#instance = undefined;
-  }
-
-  get isClosed(): boolean {
-    return this.#closed;
   }
 
   // --- what user code does ----------------------------------------------------------------------

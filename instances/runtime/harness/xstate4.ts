@@ -124,6 +124,8 @@ export class XState4 implements Adapter {
   }
 }
 
+type SpawnEffect = Extract<Effect, { t: "spawn" }>;
+
 /** An action that was decided on, with the context of its moment. */
 interface Planned {
   action: Action;
@@ -370,7 +372,7 @@ class Instance4 implements Instance {
   /** Takes out what is data; returns what has to run after the commit. */
   #declareEffects(next: State): Planned[] {
     const starting = this.#persistentStarts(next);
-    return this.#planned.filter(({ action, context, event }) => {
+    return this.#planned.filter(({ action }) => {
       switch (action.type) {
         case "xstate.send":
         case "xstate.raise":
@@ -379,7 +381,7 @@ class Instance4 implements Instance {
           this.effects.push({ t: "cancel", id: String(action.sendId) });
           return this.#memoryTimers.delete(String(action.sendId));
         case "xstate.start":
-          return this.#planStart(action, starting, next, context, event);
+          return this.#planStart(action, starting, next);
         case "xstate.stop":
           return this.#planStop(action);
         case "xstate.log":
@@ -396,8 +398,8 @@ class Instance4 implements Instance {
   }
 
   /** References to the instances that this step invokes: entry actions may send to them before. */
-  #persistentStarts(next: State): Map<Action, Extract<Effect, { t: "spawn" }>> {
-    const starting = new Map<Action, Extract<Effect, { t: "spawn" }>>();
+  #persistentStarts(next: State): Map<Action, SpawnEffect> {
+    const starting = new Map<Action, SpawnEffect>();
     for (const { action, context, event } of this.#planned) {
       const { activity } = action;
       if (
@@ -419,7 +421,7 @@ class Instance4 implements Instance {
   }
 
   /** True if the message is data now. */
-  #declareSend(action: Action, starting: Map<Action, Extract<Effect, { t: "spawn" }>>): boolean {
+  #declareSend(action: Action, starting: Map<Action, SpawnEffect>): boolean {
     const event = (action._event ?? toSCXMLEvent(action.event)).data;
     const instance = this.#instanceAt(action.to, starting);
     if (typeof action.delay !== "number") {
@@ -439,7 +441,7 @@ class Instance4 implements Instance {
 
   #instanceAt(
     to: any, // any: user data
-    starting: Map<Action, Extract<Effect, { t: "spawn" }>>,
+    starting: Map<Action, SpawnEffect>,
   ): InstanceRef | undefined {
     if (isInstanceRef(to)) {
       return instanceRef(to);
@@ -465,10 +467,8 @@ class Instance4 implements Instance {
 
   #planStart(
     action: Action,
-    starting: Map<Action, Extract<Effect, { t: "spawn" }>>,
+    starting: Map<Action, SpawnEffect>,
     next: State,
-    _context: unknown,
-    _event: ScxmlEvent,
   ): boolean {
     const { activity } = action;
     if (isPersistentSource(activity.src)) {
@@ -797,7 +797,7 @@ function contradictsItself({ configuration }: State): boolean {
   return false;
 }
 
-function spawnedRef({ id, src }: Extract<Effect, { t: "spawn" }>): InstanceRef {
+function spawnedRef({ id, src }: SpawnEffect): InstanceRef {
   const { machineName, machineInstanceName } = src;
   return { type: "statebacked.instance", id, machineName, machineInstanceName };
 }
