@@ -16,13 +16,13 @@ from authz.errors import MissingScope
 from authz.members import Member
 from authz.models import Org, User
 from instances import deliveries
-from instances.access import get_instance
+from instances.access import get_instance, instances_of
 from instances.engine import door
 from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
 from instances.pages.definitions import definition_of
-from instances.pages.listing import ORDERS, Filter, list_instances
+from instances.pages.listing import ORDERS, Filter, list_instances, newest_id
 from instances.pages.moment import Moment, moment_of
 from instances.pages.picture import folded_svg, lights_of, picture_of
 from instances.pages.sending import choices_of
@@ -40,6 +40,7 @@ TEXT_CHARS_MAX = 128
 TABS = ("timeline", "context", "timers", "logs", "raw")
 RAW_CHARS_MAX = 60_000
 PEOPLE_MAX = 1_000
+NEWER_COUNTED_MAX = 99
 
 
 # --- The list -----------------------------------------------------------------------------------
@@ -51,7 +52,22 @@ def instances_page(request: HttpRequest, member: Member, machine: str) -> HttpRe
     found = get_machine(member.caller, machine)
     if request.method == "POST":
         return _create(request, member, found)
+    newer_than = _number(request.GET.get("newer_than"), "newer_than")
+    if newer_than is not None:
+        return _newer(request, member, found, newer_than)
     return _list(request, member, found, {})
+
+
+def _newer(request: HttpRequest, member: Member, machine: Machine, newer_than: int) -> HttpResponse:
+    """How many instances were created since the list was shown; it asks again by itself."""
+    _require(member, "instances.read")
+    newer = instances_of(machine).filter(pk__gt=newer_than)
+    context = {
+        "newer": newer.values("pk")[: NEWER_COUNTED_MAX + 1].count(),
+        "newer_max": NEWER_COUNTED_MAX,
+        "newest_id": newer_than,
+    }
+    return render(request, "instances/_newer.html", context)
 
 
 def _list(
@@ -76,6 +92,7 @@ def _list(
             "listing": listing,
             "asked": asked,
             "is_first_page": not query.get("after"),
+            "newest_id": newest_id(machine),
             "next_url": _with(query, after=listing.cursor) if listing.cursor else "",
             "first_url": _with(query, after=None),
             "sort_urls": {

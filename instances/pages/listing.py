@@ -126,6 +126,11 @@ def list_instances(machine: Machine, asked: Filter, cursor: str | None) -> Listi
     )
 
 
+def newest_id(machine: Machine) -> int:
+    """Of the instance that was created last; 0 if there is none."""
+    return instances_of(machine).order_by("-pk").values_list("pk", flat=True).first() or 0
+
+
 def _indexed_order(asked: Filter) -> Filter:
     """Of very many, only what an index has in order can be listed; of names, by name."""
     if asked.text and asked.order.lstrip("-") != "name":

@@ -141,15 +141,16 @@ function newestRow() {
   return Number(timeline.querySelector("[data-seq]")?.dataset.seq ?? 0);
 }
 
+/** Whether there were any. */
 async function addNewRows() {
-  if (timeline.querySelector("[data-more='newer']")) return; // it shows an older part
+  if (timeline.querySelector("[data-more='newer']")) return false; // it shows an older part
   const response = await fetch(`${page.dataset.url}/rows?live=1&after=${newestRow()}`, { headers: { "HX-Request": "true" } });
-  if (response.status !== 200) return;
+  if (response.status !== 200) return false;
   const holder = document.createElement("template");
   holder.innerHTML = await response.text();
   if (response.headers.get("X-Whole-List")) timeline.replaceChildren(holder.content);
   else timeline.prepend(holder.content);
-  htmx.process(timeline);
+  return true;
 }
 
 // ---------------------------------------------------------------- following the instance
@@ -196,8 +197,9 @@ follow(page.dataset, {
   },
 });
 
-document.body.addEventListener("tick", () => {
-  if (newest > newestRow()) refresh();
+// The socket tells of this server's commits; what another server commits is found here.
+document.body.addEventListener("tick", async () => {
+  if (!refreshing && (await addNewRows())) refresh();
 });
 
 function showMove() {

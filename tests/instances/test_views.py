@@ -448,3 +448,14 @@ def make_timer(instance, event_type):
         due_at=4_000_000_000_000,
         created_at=1,
     )
+
+
+def test_list_tells_of_new_instances(admin, machine):
+    first = make_instance(machine, "a")
+
+    before = admin.get(list_url(machine), {"newer_than": first.pk}).content.decode()
+    make_instance(machine, "b")
+    after = admin.get(list_url(machine), {"newer_than": first.pk}).content.decode()
+
+    assert "new instance" not in before
+    assert "1 new instance<" in after
