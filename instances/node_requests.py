@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from instances.engine import door
-from instances.engine.forwarding import BODY_BYTES_MAX, PATH, REPLAYED
+from instances.engine.forwarding import BODY_BYTES_MAX, PATH, TAKEN, outcome
 
 __all__ = ["PATH", "serve"]
 
@@ -16,15 +16,17 @@ async def serve(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Answer a request for PATH; to whoever cannot sign it, there is nothing here."""
     body = await _body(receive)
     forwarder = door.forwarder()
-    if scope["method"] != "POST" or forwarder is None or body is None:
-        status, content, is_replayed = 404, b"{}", False
-    else:
-        status, content, is_replayed = await forwarder.answer(dict(scope["headers"]), body)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
-    if is_replayed:
-        headers.append((REPLAYED.encode(), b"true"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    reply = None
+    if scope["method"] == "POST" and forwarder is not None and body is not None:
+        reply = forwarder.take(dict(scope["headers"]), body)
+    if reply is None:
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": TAKEN, "more_body": True})
+    await send({"type": "http.response.body", "body": await outcome(reply)})
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -1,8 +1,13 @@
 """Events that another node has to process: an instance with running services stays where they run.
 
 One internal request per event, at most one hop. It is signed with a key that all nodes of a site
-derive from their secret key. A request that did not get through was certainly not applied (503);
-when the answer is cut off, nobody knows (504).
+derive from their secret key. The owner takes only what was signed a moment ago, and says at once
+that it has taken it. So a request that gets no such word in somewhat longer was certainly not
+applied (503), even if the owner only stands still; once it was taken, nobody knows until the answer
+is there (504).
+
+An answer is the line `taken`, and when the event is processed one more line and the rest: `ok` and
+the body, `replayed` and the body, or `error` and the error.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import aiohttp
 import msgspec
 
 from instances.engine import errors
-from instances.engine.errors import EngineError, NotOwner, OutcomeUnknown, Unavailable
+from instances.engine.errors import EngineError, OutcomeUnknown, Unavailable
 from instances.engine.operations import Delivery, Kind, Operation, Replayed
 
 if TYPE_CHECKING:
@@ -25,8 +30,9 @@ if TYPE_CHECKING:
 
 PATH = "/internal/events"
 SIGNATURE = "x-statebacked-signature"
-REPLAYED = "idempotent-replayed"
-WINDOW_MS = 60_000  # a signed request is good for so long
+TAKEN = b"taken\n"
+TAKE_WITHIN_MS = 3_000  # of its signing; the clocks of nodes agree much better than the difference
+TAKEN_WITHIN_S = 5.0
 CONNECT_S = 2.0
 BODY_BYTES_MAX = 2_000_000
 
@@ -52,7 +58,7 @@ class ForwardedEvent(msgspec.Struct):
 
 
 class ForwardedError(msgspec.Struct):
-    """The body of an answer that is not 200: an EngineError by the name of its class."""
+    """An EngineError by the name of its class."""
 
     type: str
     message: str
@@ -77,7 +83,7 @@ class Signer:
         if not time.isdecimal() or len(time) > 15:
             return False
         time_ms = int(time)
-        if abs(self._clock.now_ms() - time_ms) > WINDOW_MS:
+        if abs(self._clock.now_ms() - time_ms) > TAKE_WITHIN_MS:
             return False
         return hmac.compare_digest(self._digest(time_ms, body).encode(), digest.encode())
 
@@ -128,38 +134,54 @@ class Forwarder:
         body = msgspec.json.encode(_as_message(operation))
         headers = {SIGNATURE: self.signer.sign(body), "content-type": "application/json"}
         try:
-            async with self._session.post(
-                f"{address}{PATH}", data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                content = await answer.read()
+            async with asyncio.timeout(TAKEN_WITHIN_S) as patience:
+                async with self._session.post(
+                    f"{address}{PATH}", data=body, headers=headers, allow_redirects=False
+                ) as answer:
+                    if answer.status != 200 or await answer.content.readline() != TAKEN:
+                        raise Unavailable("the node that runs this instance refuses requests")
+                    patience.reschedule(None)
+                    outcome = await answer.content.readline()
+                    content = await answer.content.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unavailable("the node that runs this instance can't be reached") from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except TimeoutError as error:
+            if patience.expired():
+                raise Unavailable("the node that runs this instance does not react") from error
             raise OutcomeUnknown("the node that runs this instance did not answer") from error
-        if answer.status == 200:
-            return Replayed(content) if REPLAYED in answer.headers else content
-        raise _error(answer.status, content)
+        except (aiohttp.ClientError, OSError) as error:
+            raise OutcomeUnknown("the node that runs this instance did not answer") from error
+        if outcome == b"ok\n":
+            return content
+        if outcome == b"replayed\n":
+            return Replayed(content)
+        raise _error(content)
 
     # ------------------------------------------------------------------ the receiving end
 
-    async def answer(self, headers: Mapping[bytes, bytes], body: bytes) -> tuple[int, bytes, bool]:
-        """(status, content, whether it was done before) for an internal request."""
+    def take(self, headers: Mapping[bytes, bytes], body: bytes) -> asyncio.Future[bytes] | None:
+        """The future answer to an internal request; None if it is not to be taken."""
         signature = headers.get(SIGNATURE.encode(), b"").decode("latin-1")
         if not self.signer.is_good(signature, body):
-            return 403, b"{}", False
+            return None
         try:
             message = msgspec.json.decode(body, type=ForwardedEvent)
         except msgspec.DecodeError:
-            return 400, b"{}", False
-        reply = asyncio.get_running_loop().create_future()
+            return None
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.engine.take_forwarded(_as_operation(message, reply))
-        try:
-            content: bytes = await reply
-        except EngineError as error:
-            stack = error.stack if isinstance(error, errors.MachineThrew) else ""
-            told = ForwardedError(type(error).__name__, str(error), stack)
-            return error.status, msgspec.json.encode(told), False
-        return 200, content, type(content) is Replayed
+        return reply
+
+
+async def outcome(reply: asyncio.Future[bytes]) -> bytes:
+    """What follows the line `taken`."""
+    try:
+        body = await reply
+    except EngineError as error:
+        stack = error.stack if isinstance(error, errors.MachineThrew) else ""
+        told = ForwardedError(type(error).__name__, str(error), stack)
+        return b"error\n" + msgspec.json.encode(told)
+    return (b"replayed\n" if type(body) is Replayed else b"ok\n") + body
 
 
 def _as_message(operation: Operation) -> ForwardedEvent:
@@ -198,18 +220,16 @@ def _as_operation(message: ForwardedEvent, reply: Any) -> Operation:
     )
 
 
-def _error(status: int, content: bytes) -> EngineError:
+def _error(content: bytes) -> EngineError:
     """The error that another node answered with."""
     try:
         told = msgspec.json.decode(content, type=ForwardedError)
     except msgspec.DecodeError:
-        if status == 403:
-            return Unavailable("the nodes of this site do not have the same secret key")
         return OutcomeUnknown("the node that runs this instance gave no answer")
-    known = getattr(errors, told.type, None)
     if told.type == "MachineThrew":
         return errors.MachineThrew(told.message, told.stack)
+    known = getattr(errors, told.type, None)
     if isinstance(known, type) and issubclass(known, EngineError):
         error: EngineError = known(told.message)
         return error
-    return NotOwner(told.message) if status == 421 else OutcomeUnknown(told.message)
+    return OutcomeUnknown(told.message)

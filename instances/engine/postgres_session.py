@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ class Session:
         self.statements = statements
         self.identity = identity
         self._pg: pq.abc.PGconn | None = None
+        # A descriptor of our own for its socket: libpq closes its one when the connection is cut,
+        # and the loop must be told before.
+        self._socket = -1
         self._answer: asyncio.Future[list[Row]] | None = None
         self._failures = 0
         self._retry_at = 0.0
@@ -135,7 +139,8 @@ class Session:
             raise
         self._failures = 0
         self._pg = pg
-        loop.add_reader(pg.socket, self._readable)
+        self._socket = os.dup(pg.socket)
+        loop.add_reader(self._socket, self._readable)
 
     def _open(self) -> tuple[pq.abc.PGconn, bytes]:
         pg: pq.abc.PGconn = pq.PGconn.connect(self.conninfo.encode())
@@ -164,7 +169,7 @@ class Session:
             return
         loop = asyncio.get_running_loop()
         if pg.flush() == 1:
-            loop.add_writer(pg.socket, self._writable)
+            loop.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
         pg = self._pg
@@ -172,7 +177,7 @@ class Session:
             return
         try:
             if pg.flush() == 0:
-                asyncio.get_running_loop().remove_writer(pg.socket)
+                asyncio.get_running_loop().remove_writer(self._socket)
         except psycopg.Error as error:
             self._cut(str(error))
 
@@ -211,8 +216,9 @@ class Session:
         pg, self._pg = self._pg, None
         if pg is not None:
             loop = asyncio.get_running_loop()
-            loop.remove_reader(pg.socket)
-            loop.remove_writer(pg.socket)
+            loop.remove_reader(self._socket)
+            loop.remove_writer(self._socket)
+            os.close(self._socket)
             pg.finish()
         if self._answer is not None and not self._answer.done():
             log.warning("connection %s to the database was cut: %s", self.name, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Server, run_manage_py, running_server
-from tests.servers import new_postgres_database
+from tests.servers import new_postgres_database, running_postgres
 
 WAIT_S = 40.0
 LEASE_S = 10.0
@@ -70,6 +71,16 @@ class Node:
     def send(self, slug: str, event: str) -> tuple[int, Any]:
         return self.call("POST", f"machines/shared/i/{slug}/events", {"event": event})
 
+    def until_served(self, slug: str, event: str) -> Any:
+        """Send the event until it is not refused for the site's own trouble."""
+        give_up = time.monotonic() + LEASE_S + 5
+        status, answer = self.send(slug, event)
+        while status == 503 and time.monotonic() < give_up:
+            time.sleep(0.2)
+            status, answer = self.send(slug, event)
+        assert status == 200, answer
+        return answer
+
     def wait_for(self, slug: str, state: str) -> Any:
         give_up = time.monotonic() + WAIT_S
         while time.monotonic() < give_up:
@@ -94,6 +105,13 @@ class Cluster:
         node = Node(server.__enter__())
         self.started.append(server)
         return node
+
+    def deploy(self) -> None:
+        """Make MACHINE the machine `shared`."""
+        path = self.directory / "shared.mjs"
+        path.write_text(MACHINE)
+        first = self.started[0]
+        run_manage_py("deploy", str(path), "--data", str(first.data_dir), env=first.environment)
 
     def stop(self) -> None:
         for server in self.started:
@@ -122,11 +140,7 @@ def cluster(postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clus
 def nodes(cluster: Cluster) -> tuple[Node, Node]:
     """Two nodes that live as long as the module."""
     first = cluster.start()
-    path = cluster.directory / "shared.mjs"
-    path.write_text(MACHINE)
-    data_dir = str(first.server.data_dir)
-    environment = cluster.started[0].environment
-    run_manage_py("deploy", str(path), "--data", data_dir, env=environment)
+    cluster.deploy()
     return first, cluster.start()
 
 
@@ -200,13 +214,67 @@ def test_services_of_a_killed_node_are_lost_once_its_lease_has_ended(cluster, no
         with pytest.raises((OSError, urllib.error.URLError)):
             hanging.result()
 
-    killed_at = time.monotonic()
-    status, answer = nodes[0].send("orphan", "count")
-    assert status == 503, answer
-    while status == 503:
-        assert time.monotonic() - killed_at < LEASE_S + 5
-        time.sleep(0.2)
-        status, answer = nodes[0].send("orphan", "count")
+    assert nodes[0].send("orphan", "count")[0] == 503
+    answer = nodes[0].until_served("orphan", "count")
 
-    assert (status, answer["state"], answer["publicContext"]["n"]) == (200, "failed", 1)
+    assert (answer["state"], answer["publicContext"]["n"]) == ("failed", 1)
     assert cluster.kinds("orphan").count(LOST_SERVICE) == 1
+
+
+def test_node_that_stood_still_past_its_lease_begins_anew(cluster, nodes):
+    still = cluster.start()
+    still.create("frozen")
+    process = cluster.started[-1].process
+    (before,) = cluster.rows("SELECT id FROM node WHERE address = %s", still.server.url)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(still.send, "frozen", "hang")
+        nodes[0].wait_for("frozen", "hanging")
+        process.send_signal(signal.SIGSTOP)
+        try:
+            taken_over = nodes[0].until_served("frozen", "count")
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert taken_over["state"] == "failed"
+        assert hanging.result()[0] in (200, 503, 504)
+
+    assert still.until_served("frozen", "count")["publicContext"]["n"] == 2
+    assert cluster.kinds("frozen").count(LOST_SERVICE) == 1
+    sql = "SELECT id FROM node WHERE address = %s ORDER BY started_at DESC LIMIT 1"
+    assert cluster.rows(sql, still.server.url) != [before]
+
+
+def test_restart_of_the_database_loses_nothing_that_was_acknowledged(tmp_path):
+    with running_postgres(tmp_path / "cluster") as postgres:
+        cluster = Cluster(tmp_path, new_postgres_database(postgres, "outage"))
+        try:
+            node = cluster.start()
+            cluster.deploy()
+            slugs = [f"instance-{n}" for n in range(8)]
+            for slug in slugs:
+                node.create(slug)
+            ended = threading.Event()
+
+            def send_until_the_end(slug: str) -> list[int]:
+                statuses = []
+                while not ended.is_set():
+                    statuses.append(node.send(slug, "count")[0])
+                return statuses
+
+            with ThreadPoolExecutor(len(slugs)) as pool:
+                sending = [pool.submit(send_until_the_end, slug) for slug in slugs]
+                for _ in range(2):
+                    time.sleep(1)
+                    postgres.stop("immediate")
+                    postgres.start()
+                node.until_served(slugs[0], "unknown")
+                ended.set()
+                answers = [future.result() for future in sending]
+
+            for slug, statuses in zip(slugs, answers, strict=True):
+                assert set(statuses) <= {200, 503, 504}
+                _, state = node.call("GET", f"machines/shared/i/{slug}")
+                acknowledged, unknown = statuses.count(200), statuses.count(504)
+                assert acknowledged <= state["publicContext"]["n"] <= acknowledged + unknown
+                assert len(cluster.kinds(slug)) == state["publicContext"]["n"] + 1
+        finally:
+            cluster.stop()
