@@ -12,8 +12,12 @@ const decoder = new TextDecoder();
 function write(text: string): void {
   const bytes = encoder.encode(text);
   let written = 0;
-  while (written < bytes.length) {
-    written += stdout.writeSync(bytes.subarray(written));
+  try {
+    while (written < bytes.length) {
+      written += stdout.writeSync(bytes.subarray(written));
+    }
+  } catch {
+    exit(1); // nobody listens any more, and to say so would fail again
   }
 }
 
