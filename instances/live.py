@@ -24,8 +24,7 @@ from authz.members import get_member
 from authz.models import User
 from instances.access import get_instance
 from instances.engine import door
-from instances.engine.operations import Operation
-from instances.realtime import InstanceKey
+from instances.realtime import CommittedState, InstanceKey
 from statebacked_site.errors import DomainError
 
 MESSAGE_BYTES_MAX = 4_096
@@ -58,7 +57,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def connect(self) -> None:
         self._watch: Watch | None = None
         self._key: InstanceKey | None = None
-        self._newest: Operation | None = None
+        self._newest: CommittedState | None = None
         self._sender: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
         user: Any = self.scope["user"]
@@ -117,9 +116,9 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ the engine tells
 
-    def committed(self, operation: Operation) -> None:
+    def committed(self, state: CommittedState) -> None:
         """A new state of the instance; a newer one replaces it while it waits to be sent."""
-        self._newest = operation
+        self._newest = state
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_newest())
 
@@ -129,8 +128,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _send_newest(self) -> None:
         with contextlib.suppress(RuntimeError):  # the connection was closed meanwhile
             while self._newest is not None:
-                operation, self._newest = self._newest, None
-                await self.send(text_data=_moved_text(operation))
+                state, self._newest = self._newest, None
+                await self.send(text_data=_moved_text(state))
                 await asyncio.sleep(SEND_EVERY_S)
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -143,11 +142,11 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._key = None
 
 
-def _moved_text(operation: Operation) -> str:
+def _moved_text(committed: CommittedState) -> str:
     """The state as the runner wrote it, with the number of the transition and its moment."""
     return (
-        f'{{"type":"moved","seq":{operation.seq},"ts":{operation.ts},'
-        f'"now":{time.time_ns() // 1_000_000},{operation.state[1:]}'
+        f'{{"type":"moved","seq":{committed.seq},"ts":{committed.ts},'
+        f'"now":{time.time_ns() // 1_000_000},{committed.state[1:]}'
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from instances.lookups import LeanCaller
 
 InstanceKey = tuple[int, str]  # machine id and instance slug
+CommittedState = Operation | InstanceRow  # what is told of has `seq`, `ts` and `state` either way
 
 
 class Listener(Protocol):
@@ -44,7 +45,7 @@ class Listener(Protocol):
 class Watcher(Protocol):
     """One of our own pages: it sees every state, and no authorizer is asked."""
 
-    def committed(self, operation: Operation) -> None: ...
+    def committed(self, state: CommittedState) -> None: ...
     def deleted(self) -> None: ...
 
 
@@ -95,6 +96,7 @@ class Realtime:
         self._topics: dict[InstanceKey, Topic] = {}
         self._moved: set[Topic] = set()
         self._watchers: dict[InstanceKey, set[Watcher]] = {}
+        self._seqs: dict[InstanceKey, int] = {}  # of the newest state that is known here
 
     # ------------------------------------------------------------------ subscriptions
 
@@ -124,7 +126,7 @@ class Realtime:
             topic.audiences.pop(audience.auth, None)
         if not topic.audiences:
             self._topics.pop(topic.key, None)
-            self._stop_listening_if_unused()
+            self._stop_listening_if_unused(topic.key)
 
     def watch(self, key: InstanceKey, watcher: Watcher) -> None:
         """Tell of every later commit."""
@@ -137,9 +139,11 @@ class Realtime:
         watchers.discard(watcher)
         if not watchers:
             self._watchers.pop(key, None)
-            self._stop_listening_if_unused()
+            self._stop_listening_if_unused(key)
 
-    def _stop_listening_if_unused(self) -> None:
+    def _stop_listening_if_unused(self, key: InstanceKey) -> None:
+        if key not in self._topics and key not in self._watchers:
+            self._seqs.pop(key, None)
         if not self._topics and not self._watchers:
             self.engine.on_committed = None
 
@@ -160,14 +164,34 @@ class Realtime:
 
     # ------------------------------------------------------------------ updates
 
+    def positions(self) -> list[tuple[InstanceKey, int]]:
+        """What somebody listens to, and the seq of the newest state that is known here."""
+        keys = {*self._topics, *self._watchers}
+        return [(key, self._seqs.get(key, 0)) for key in keys]
+
+    def found(self, key: InstanceKey, row: InstanceRow) -> None:
+        """The database has a state that another node has committed."""
+        if row.seq <= self._seqs.get(key, 0):
+            return  # a commit of our own came in between
+        self._seqs[key] = row.seq
+        for watcher in self._watchers.get(key, ()):
+            watcher.committed(row)
+        topic = self._topics.get(key)
+        if topic is not None:
+            self._tell(topic, row)
+
     def _on_committed(self, operation: Operation) -> None:
-        for watcher in self._watchers.get(operation.key, ()):
-            watcher.committed(operation)
+        watchers = self._watchers.get(operation.key, ())
         topic = self._topics.get(operation.key)
+        if topic is None and not watchers:
+            return
+        self._seqs[operation.key] = operation.seq
+        for watcher in watchers:
+            watcher.committed(operation)
         if topic is None:
             return
         activation = operation.activation
-        topic.latest = InstanceRow(
+        row = InstanceRow(
             activation.row_id or 0,
             activation.version_id,
             0,
@@ -178,6 +202,10 @@ class Realtime:
             operation.context,
             operation.children,
         )
+        self._tell(topic, row)
+
+    def _tell(self, topic: Topic, row: InstanceRow) -> None:
+        topic.latest = row
         # Several commits of one tick are told once.
         if not self._moved:
             self.loop.call_soon(self._tell_moved)

@@ -22,6 +22,7 @@ from instances.engine.store import Store
 from instances.engine.timers import Timers
 from instances.lookups import in_thread
 from instances.realtime import Realtime
+from instances.resync import Resync
 from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
@@ -84,6 +85,10 @@ class EngineNode:
         if isinstance(self.store, PostgresStore):
             await self._join(self.store)
         self.realtime = Realtime(self.engine, self.loop)
+        self.resync: Resync | None = None
+        if isinstance(self.store, PostgresStore):
+            self.resync = Resync(self.realtime, self.store)
+            self.resync.start()
         await self.pool.start()
         self.timers.start()
         self._flusher = self.loop.create_task(self._flush_logs())
@@ -135,6 +140,8 @@ class EngineNode:
             self.lock.release()
         else:
             assert self.forwarder is not None
+            assert self.resync is not None
+            self.resync.stop()
             await self.forwarder.stop()
             await self.postgres.stop()
             await self.membership.stop()

@@ -121,6 +121,10 @@ READ = f"""SELECT x.n, t.id, t.version_id, t.status, t.seq, t.ts, t.state, t.ext
    AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS})
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text", 1)}
  JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
+# Which of these instances have gone further than that seq; without a row for those that are gone.
+MOVED = f"""SELECT x.n, t.seq > x.seq FROM {
+    _unnest("x", "n bigint, machine_id bigint, slug text, seq bigint", 1)
+} JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 FIND_REQUEST_KEY = """SELECT 1 FROM transition
  WHERE instance_id = $1::bigint AND request_key = $2::text"""
 

@@ -371,6 +371,34 @@ class PostgresStore:
 
     # ------------------------------------------------------------------ other changes
 
+    async def find_moved(
+        self, positions: list[tuple[tuple[int, str], int]]
+    ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+        """Of (instance, seq): which have gone further, and which are gone. Raises DatabaseError."""
+        answer: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            try:
+                rows = await self._housekeeper.run(
+                    "moved",
+                    bigints(range(len(positions))),
+                    bigints([machine_id for (machine_id, _), _ in positions]),
+                    texts([slug for (_, slug), _ in positions]),
+                    bigints([seq for _, seq in positions]),
+                )
+            except DatabaseError as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(rows)
+
+        self._task(work)
+        there = {_int(n): moved == b"t" for n, moved in await answer}
+        moved = [key for n, (key, _) in enumerate(positions) if there.get(n)]
+        gone = [key for n, (key, _) in enumerate(positions) if n not in there]
+        return moved, gone
+
     def set_status(
         self, instance_id: int, status: int, done: Callable[[bool | None], None]
     ) -> None:
@@ -516,9 +544,10 @@ COMMITTING = {
 }
 READING = {"read": sql.READ, "find_request_key": sql.FIND_REQUEST_KEY}
 HOUSEKEEPING = {
+    "deleted": sql.DELETED,
+    "moved": sql.MOVED,
     "set_status": sql.SET_STATUS,
     "delete": sql.DELETE,
-    "deleted": sql.DELETED,
     "purge": sql.PURGE,
     "purge_logs": sql.PURGE_LOGS,
     "purge_instance": sql.PURGE_INSTANCE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import websockets
 
 from tests.conftest import Server, run_manage_py, running_server
 from tests.servers import new_postgres_database, running_postgres
@@ -180,6 +182,32 @@ def test_event_for_an_unsettled_instance_is_processed_where_its_services_run(clu
         assert working.result()[0] == 200
     assert counted[1]["publicContext"]["n"] == 1
     assert LOST_SERVICE not in cluster.kinds("busy")
+
+
+async def test_subscriber_is_told_of_what_another_node_commits(nodes):
+    first, second = nodes
+    first.create("watched")
+    token, org = second.server.access_token, second.server.org_id
+    address = second.server.api_url.replace("http", "ws")
+    url = f"{address}/rt?token={token}&x-statebacked-org-id={org}"
+    subscribe = {
+        "type": "subscribe-to-instance",
+        "requestId": "r",
+        "machineName": "shared",
+        "machineInstanceName": "watched",
+    }
+    async with websockets.connect(url) as socket:
+        await socket.send(json.dumps(subscribe))
+        counts: list[Any] = []
+        await asyncio.to_thread(first.send, "watched", "count")
+        async with asyncio.timeout(WAIT_S):
+            while counts[-1:] != [2]:
+                message = json.loads(await socket.recv())
+                counts.append(message.get("publicContext", {}).get("n"))
+                if counts[-1] == 1:
+                    await asyncio.to_thread(first.send, "watched", "count")
+
+    assert counts[-2:] == [1, 2]
 
 
 def test_internal_address_wants_a_signature(nodes):
