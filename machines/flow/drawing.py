@@ -19,8 +19,8 @@ from machines.flow.standalone import Theme, to_standalone
 from machines.flow.svg import to_svg
 from machines.flow.tree import to_tree
 
-# How high a picture may be, in px, or how wide as a screen of that height. Fitted into a panel, names
-# can then still be read, or made out where everything is shown.
+# How high a picture may be, in px, or how wide as a screen of that height. Fitted into a panel,
+# names can then still be read, or made out where everything is shown.
 FOLDED_SIDE_MAX, UNFOLDED_SIDE_MAX = 1800.0, 2400.0
 
 

@@ -1,0 +1,105 @@
+// Brings a statechart to life: a panel with the server's picture, its twin tree, and buttons.
+//
+//   <section data-flow-panel>
+//     <div data-flow data-flow-src="…" data-flow-folded='["a"]' tabindex="0" aria-label="…"> <svg class="flow">…</svg> </div>
+//     <button data-flow-do="fit">…  <input data-flow-find>  <output data-flow-found>  <output data-flow-zoom>
+//     <ul role="tree" class="flow-tree">…</ul>
+//   </section>
+//
+// Events on the panel: flow:select {path | transition}, flow:send {transition}, flow:fold {folded},
+// flow:view {x, y, width, height, scale}, flow:error {message}. docs/diagrams.md describes them.
+
+import { Chart } from "./chart.js";
+import { attachFind } from "./find.js";
+import { attachFolding } from "./fold.js";
+import { attachLive } from "./live.js";
+import { attachMinimap } from "./minimap.js";
+import { savePng } from "./png.js";
+import { attachSelection } from "./selection.js";
+import { attachViewport } from "./viewport.js";
+
+const STEP = 1.25;
+const attached = new WeakMap();
+
+/** @returns what a page works with; the same object for the same panel */
+export function attach(panel) {
+  if (!attached.has(panel)) {
+    attached.set(panel, make(panel));
+  }
+  return attached.get(panel);
+}
+
+function make(panel) {
+  const chart = new Chart(panel.querySelector("[data-flow]"));
+  const tree = panel.querySelector("[role=tree]");
+  const viewport = attachViewport(chart);
+  const live = attachLive(chart, tree);
+  const selection = attachSelection(chart, tree);
+  const folding = attachFolding(chart, viewport);
+  const { zoom, fit } = viewport;
+
+  /** The active states, or everything if none is. */
+  function fitActive() {
+    const active = live.active().filter((path) => chart.state(path) !== undefined);
+    const leaves = active.filter((path) => chart.state(path).classList.contains("is-leaf"));
+    fit(leaves);
+  }
+
+  /** Open what hides a state or a transition, select it, and bring it into view. */
+  async function visit({ path, transition }) {
+    const source = path ?? sourceOf(tree, transition);
+    await folding.reveal(source);
+    selection.select(path === undefined ? { transition } : { path });
+    fit([source]);
+  }
+
+  const actions = {
+    "zoom-in": () => zoom(STEP),
+    "zoom-out": () => zoom(1 / STEP),
+    fit: () => fit(),
+    "fit-active": fitActive,
+    unfold: () => folding.unfoldAll(),
+    png: (button) => savePng(button.dataset.flowHref, button.dataset.flowName ?? "diagram.png", JSON.parse(button.dataset.flowFonts ?? "{}")),
+  };
+  panel.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-flow-do]");
+    actions[button?.dataset.flowDo]?.(button);
+  });
+  chart.on("keydown", (event) => {
+    if (event.key === "f" && event.target === chart.box && !event.ctrlKey && !event.metaKey) {
+      fitActive();
+    }
+  });
+  panel.addEventListener("flow:visit", (event) => visit(event.detail));
+  chart.on("flow:view", ({ detail }) => {
+    for (const output of panel.querySelectorAll("[data-flow-zoom]")) {
+      output.textContent = `${Math.round(detail.scale * 100)} %`;
+    }
+  });
+  attachFind(panel, chart, tree, visit);
+  fit();
+  attachMinimap(chart, viewport);
+
+  return {
+    show: live.show,
+    decorate: live.decorate,
+    select: selection.select,
+    fold: folding.fold,
+    unfoldAll: folding.unfoldAll,
+    reveal: folding.reveal,
+    fit,
+    fitActive,
+    zoom,
+    visit,
+  };
+}
+
+/** The state that a transition is written under in the tree. */
+function sourceOf(tree, transition) {
+  const sentence = [...(tree?.querySelectorAll("[data-transition]") ?? [])].find((item) => item.dataset.transition === String(transition));
+  return sentence?.parentElement.closest("[data-node]")?.dataset.node ?? "";
+}
+
+for (const panel of document.querySelectorAll("[data-flow-panel]")) {
+  attach(panel);
+}
