@@ -43,10 +43,10 @@ class Definition:
         )
 
     def handling(self, value: StateValue) -> list[Handling]:
-        """The events that the active states handle, guards not asked."""
+        """The events that the active states handle, guards not asked; innermost states first."""
         found: dict[str, list[Transition]] = {}
         active = self.active(value)
-        for transition in self.graph.transitions:
+        for transition in self._innermost_first(self.graph.transitions):
             if (
                 transition.kind == "event"
                 and transition.source in active
@@ -65,7 +65,10 @@ class Definition:
             and transition.kind != "default"
             and _selects(transition, event_type)
         ]
-        return sorted(found, key=lambda t: -len(self.graph.ancestors[t.source]))
+        return self._innermost_first(found)
+
+    def _innermost_first(self, transitions: Iterable[Transition]) -> list[Transition]:
+        return sorted(transitions, key=lambda t: -len(self.graph.ancestors[t.source]))
 
     def handled_in(self, event_type: str) -> list[str]:
         """Paths of the states that handle the event."""

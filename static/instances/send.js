@@ -61,6 +61,6 @@ document.addEventListener("keydown", (event) => {
   const form = event.target.closest?.("[data-send-form]");
   if (form && event.key === "Enter" && (event.metaKey || event.ctrlKey)) {
     event.preventDefault();
-    form.requestSubmit(form.querySelector("[data-send-button]"));
+    form.querySelector("[data-send-button]").click();
   }
 });
