@@ -21,8 +21,15 @@ from instances.engine import door
 from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
-from instances.pages.definitions import definition_of
-from instances.pages.listing import ORDERS, Filter, list_instances, newest_id
+from instances.pages.definitions import definition_of, known_definition
+from instances.pages.listing import (
+    ORDERS,
+    STATES_OFFERED,
+    Filter,
+    Listing,
+    list_instances,
+    newest_id,
+)
 from instances.pages.moment import Moment, moment_of
 from instances.pages.picture import folded_svg, lights_of, picture_of
 from instances.pages.sending import choices_of
@@ -102,11 +109,7 @@ def _list(
             "create_refusal": member.refusal("instances.write"),
             "claims_refusal": member.refusal("instances.admin"),
             "clear_url": request.path,
-            "state_is_offered": any(state.path == asked.state for state in listing.states),
-            "looked_text": (
-                f"There are many instances. The {listing.looked_at:,} that were looked at just now"
-                " do not pass the filters."
-            ),
+            "other_states": _other_states(machine, listing, asked),
             "create_command": this_site().command(
                 f"api POST machines/{machine.slug} " + shlex.quote('{"slug": "first"}')
             ),
@@ -115,6 +118,17 @@ def _list(
         section=SECTION,
         status=status,
     )
+
+
+def _other_states(machine: Machine, listing: Listing, asked: Filter) -> list[str]:
+    """States to filter by that none of the instances looked at is in."""
+    seen = {state.path for state in listing.states}
+    others = [asked.state] if asked.state else []
+    if machine.current_version_id is not None:
+        definition = known_definition(machine.current_version_id)
+        if definition is not None:
+            others += sorted(path for path in definition.graph.paths.values() if path)
+    return [path for path in dict.fromkeys(others) if path not in seen][:STATES_OFFERED]
 
 
 def _with(query: Any, **changes: str | None) -> str:

@@ -5,7 +5,7 @@ import threading
 from instances.explain import Definition
 from machines.diagrams import diagram_of
 from machines.flow import CannotDescribe, Graph
-from machines.models import MachineVersion
+from machines.models import MachineVersion, VersionDiagram
 
 DEFINITIONS_KEPT = 64
 
@@ -25,6 +25,16 @@ def definition_of(version_id: int) -> Definition | None:
             if found is not None:
                 keep(version_id, found)
     return found
+
+
+def known_definition(version_id: int) -> Definition | None:
+    """What `definition_of` answers if somebody has looked at the version before, else None.
+
+    It runs no code, so a list may ask for it.
+    """
+    if version_id not in _kept and not VersionDiagram.objects.filter(version=version_id).exists():
+        return None
+    return definition_of(version_id)
 
 
 def keep(version_id: int, definition: Definition) -> None:

@@ -70,7 +70,8 @@ class Row(NamedTuple):
 
 class StateCount(NamedTuple):
     path: str
-    instances: int
+    instances: int  # of the window, in that state
+    share: int  # of the window, in percent
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,11 @@ def _tree(states: dict[str, int]) -> list[StateCount]:
             paths.update(keys[: depth + 1] for depth in range(len(keys)))
         for path in paths:
             counts[path] += count
-    return [StateCount(".".join(path), counts[path]) for path in sorted(counts)[:STATES_OFFERED]]
+    total = max(sum(states.values()), 1)
+    return [
+        StateCount(".".join(path), counts[path], round(100 * counts[path] / total))
+        for path in sorted(counts)[:STATES_OFFERED]
+    ]
 
 
 def _split(path: str) -> list[str]:
