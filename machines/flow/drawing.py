@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from machines.flow import dot
+from machines.flow.dot import Run
 from machines.flow.folding import fold_choices
 from machines.flow.layout import lay_out
 from machines.flow.mermaid import to_mermaid
@@ -38,17 +39,22 @@ class Drawing(msgspec.Struct, frozen=True):
 
 
 def draw(
-    graph: Graph, *, folded: Iterable[str] | None = None, direction: Direction | None = None
+    graph: Graph,
+    *,
+    folded: Iterable[str] | None = None,
+    direction: Direction | None = None,
+    outer: Run | None = None,
 ) -> Drawing:
     """Draw a machine. Takes about 2 ms of CPU per state; what it returns is meant to be stored.
 
     `folded`: paths of states to close; None closes what makes a large machine readable.
     `direction`: that of the version before keeps the picture familiar; None takes the best.
-    Raises CannotDraw.
+    `outer`: only the direction outside of nested states is given: that of the picture in which a
+    reader opens or closes a state. Raises CannotDraw.
     """
     choices = fold_choices(graph) if folded is None else [sorted(set(folded))]
     for paths in choices:
-        layout = lay_out(graph.folded(paths), direction)
+        layout = lay_out(graph.folded(paths), direction, outer=outer)
         side_max = FOLDED_SIDE_MAX if paths else UNFOLDED_SIDE_MAX
         if screen_area(layout.width, layout.height) <= side_max**2:
             break
@@ -87,11 +93,15 @@ def layout_version() -> str:
 
 
 def drawing_key(
-    definition: bytes, folded: Iterable[str] | None = None, direction: Direction | None = None
+    definition: bytes,
+    folded: Iterable[str] | None = None,
+    direction: Direction | None = None,
+    outer: Run | None = None,
 ) -> str:
     """Under what to store a drawing of `Graph.encode()`: another key, another picture."""
     digest = hashlib.sha256(definition)
-    choice = [None if folded is None else sorted(set(folded)), direction, layout_version()]
+    folds = None if folded is None else sorted(set(folded))
+    choice = [folds, direction, outer, layout_version()]
     digest.update(msgspec.json.encode(choice))
     return digest.hexdigest()
 
@@ -103,16 +113,17 @@ def stored_or_drawn(
     save: Callable[[str, bytes], None],
     folded: Iterable[str] | None = None,
     direction: Direction | None = None,
+    outer: Run | None = None,
 ) -> Drawing:
     """The drawing that is stored under its key, or a new one, which is saved.
 
     `definition` is what `Graph.encode` gave, `load` and `save` are the store's. Raises CannotDraw.
     """
     folds = None if folded is None else list(folded)
-    key = drawing_key(definition, folds, direction)
+    key = drawing_key(definition, folds, direction, outer)
     stored = load(key)
     if stored is not None:
         return msgspec.msgpack.decode(stored, type=Drawing)
-    drawing = draw(Graph.decode(definition), folded=folds, direction=direction)
+    drawing = draw(Graph.decode(definition), folded=folds, direction=direction, outer=outer)
     save(key, msgspec.msgpack.encode(drawing))
     return drawing

@@ -16,6 +16,7 @@ from typing import Literal
 
 from machines.flow import dot
 from machines.flow.contents import DOT_SIZE, Contents
+from machines.flow.dot import Run
 from machines.flow.model import Graph
 from machines.flow.plan import INITIAL, Pill, Plan, Wire, state_node
 from machines.flow.regions import Regions
@@ -65,17 +66,15 @@ class Layout:
     dots: dict[int, Point]  # the middles of initial dots, by container
 
 
-def lay_out(graph: Graph, direction: Direction | None = None) -> Layout:
+def lay_out(
+    graph: Graph, direction: Direction | None = None, *, outer: Run | None = None
+) -> Layout:
     """Place everything, in `direction` or else in the one whose picture fits best on a screen.
 
-    Raises CannotDraw.
+    `outer` leaves that choice only to what is inside of states. Raises CannotDraw.
     """
-    is_nested = any(graph.children[child] for child in graph.children if child != 0)
-    directions: list[Direction] = ["TB", "LR", "TB/LR", "LR/TB"] if is_nested else ["TB", "LR"]
-    if direction is not None:
-        directions = [direction]
     drafts = Drafts(graph)
-    scenes = [Scene(drafts, one) for one in directions]
+    scenes = [Scene(drafts, one) for one in _directions(graph, direction, outer)]
     by_depth: dict[int, list[int]] = defaultdict(list)
     for container in drafts.containers:
         by_depth[len(graph.ancestors[container])].append(container)
@@ -83,6 +82,14 @@ def lay_out(graph: Graph, direction: Direction | None = None) -> Layout:
         _lay_out_level(scenes, by_depth[depth])
     best = min(scenes, key=_penalty)
     return _place(best)
+
+
+def _directions(graph: Graph, direction: Direction | None, outer: Run | None) -> list[Direction]:
+    if direction is not None:
+        return [direction]
+    is_nested = any(graph.children[child] for child in graph.children if child != 0)
+    directions: list[Direction] = ["TB", "LR", "TB/LR", "LR/TB"] if is_nested else ["TB", "LR"]
+    return [one for one in directions if outer is None or one.startswith(outer)]
 
 
 def _lay_out_level(scenes: list[Scene], containers: list[int]) -> None:

@@ -4,8 +4,8 @@
 import { isInside } from "./live.js";
 
 /**
- * @param chart the Chart; data-flow-src says where pictures come from (`?fold=…` for each state),
- *        data-flow-folded which states are closed, as a JSON list of paths
+ * @param chart the Chart; data-flow-src says where pictures come from (`?fold=…` for each
+ *        state, and `outer=TB` or `LR`), data-flow-folded which states are closed, as a JSON list of paths
  * @param viewport of attachViewport
  */
 export function attachFolding(chart, viewport) {
@@ -19,6 +19,7 @@ export function attachFolding(chart, viewport) {
     for (const path of paths.length > 0 ? paths : [""]) { // without any, the server would choose
       address.searchParams.append("fold", path);
     }
+    address.searchParams.set("outer", chart.svg.dataset.direction.slice(0, 2)); // do not turn it over
     request.abort();
     request = new AbortController();
     try {

@@ -19,6 +19,7 @@ export function attachMinimap(chart, viewport) {
     for (const element of copy.querySelectorAll("[id], [data-node]")) {
       element.removeAttribute("id");
       element.removeAttribute("data-node");
+      element.classList.remove("is-selected", "is-found");
     }
     const { x, y, width, height } = chart.whole;
     map.setAttribute("viewBox", [x, y, width, height].join(" "));

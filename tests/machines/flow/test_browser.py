@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from machines.flow.dot import Run
 from machines.flow.drawing import draw, draw_standalone
 from machines.flow.layout import lay_out
 from machines.flow.svg import to_svg
@@ -28,11 +29,13 @@ def run_panel(name: str, script: str) -> browser.Outcome:
         '<button data-flow-do="unfold">Open all</button></section>',
         script,
     )
-    routes["/picture"] = lambda query: (
-        "image/svg+xml",
-        draw(graph, folded=[path for path in query["fold"] if path]).svg,
-    )
-    return browser.run(routes)
+
+    def picture(query: dict[str, list[str]]) -> browser.Answer:
+        paths = [path for path in query["fold"] if path]
+        outer: Run = "TB" if query["outer"] == ["TB"] else "LR"
+        return "image/svg+xml", draw(graph, folded=paths, outer=outer).svg
+
+    return browser.run({**routes, "/picture": picture})
 
 
 def test_texts_fit_as_the_browser_sets_them():

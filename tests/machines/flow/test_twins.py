@@ -117,6 +117,16 @@ def test_large_machines_are_drawn_folded_so_that_they_can_be_read():
     assert drawing.tree.count('role="treeitem"') == len(graph.states) + len(graph.transitions)
 
 
+def test_opening_a_state_does_not_turn_the_picture_over():
+    graph = graph_of("wizard")
+    closed = draw(graph, folded=["address", "delivery", "payment"])
+
+    for outer in ("TB", "LR"):
+        opened = draw(graph, folded=["address"], outer=outer)
+        assert opened.direction.startswith(outer)
+    assert draw(graph, direction=closed.direction).direction == closed.direction
+
+
 def test_active_states_are_kept_open():
     graph = graph_of("hundred-fifty")
 
@@ -150,10 +160,11 @@ def test_every_choice_has_its_own_key(monkeypatch):
         drawing_key(one, []),
         drawing_key(one, ["a"]),
         drawing_key(one, None, "LR"),
+        drawing_key(one, None, None, "LR"),
     ]
     monkeypatch.setattr(drawings, "layout_version", lambda: "newer")
 
-    assert len({*keys, drawing_key(one)}) == 6
+    assert len({*keys, drawing_key(one)}) == 7
     assert drawing_key(one, ["b", "a"]) == drawing_key(one, ["a", "b", "a"])
 
 
