@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 CALLERS_MAX = 10_000
 MACHINES_MAX = 10_000
+# How long a token is believed where another process may revoke it without our knowing.
+SHARED_CALLER_LIFETIME_S = 10.0
 MACHINE_LIFETIME_S = 10.0  # how long a machine's current version is believed without a look
 SEND_SCOPES = frozenset({"events.write", "instances.write"})
 
@@ -27,6 +29,7 @@ class LeanCaller:
 
     __slots__ = (
         "auth",
+        "believed_until",
         "can_create",
         "can_read",
         "can_send",
@@ -41,6 +44,7 @@ class LeanCaller:
             raise MissingOrg("This token belongs to no org")
         self.org_id = caller.org_id
         self.expires_at = caller.expires_at
+        self.believed_until = caller.expires_at
         self.key_id = caller.key_public_id
         self.auth = msgspec.json.encode(caller.auth_context).decode()
         self.can_send = not caller.scopes.isdisjoint(SEND_SCOPES)
@@ -57,12 +61,13 @@ class Callers:
     """Verified tokens by the headers that carried them, until they expire or their key goes."""
 
     def __init__(self) -> None:
+        self.is_shared = False  # whether other processes serve the same database
         self._known: dict[CallerKey, LeanCaller] = {}
         self._generation = 0
 
     def get(self, key: CallerKey) -> LeanCaller | None:
         caller = self._known.get(key)
-        if caller is not None and caller.expires_at > time.time():
+        if caller is not None and caller.believed_until > time.time():
             return caller
         return None
 
@@ -70,6 +75,8 @@ class Callers:
         """Raises what `authz.callers.identify` raises."""
         generation = self._generation
         caller = LeanCaller(await _identify(*key))
+        if self.is_shared:
+            caller.believed_until = min(caller.expires_at, time.time() + SHARED_CALLER_LIFETIME_S)
         if generation == self._generation:  # nothing was revoked while it was looked up
             if len(self._known) >= CALLERS_MAX:
                 self._known.clear()

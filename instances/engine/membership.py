@@ -18,7 +18,6 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Callable
 from os import getpid
 from typing import Protocol
 
@@ -59,6 +58,9 @@ class Host(Protocol):
     def on_joined(self, node_id: str) -> None:
         """It has a new id."""
 
+    def on_renewed(self) -> None:
+        """The lease lasts for another while."""
+
     def on_suspect(self) -> None:
         """The lease may end: start nothing new."""
 
@@ -78,14 +80,12 @@ class Membership:
         host: Host,
         *,
         address: str,
-        every: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = ""
         self.address = address
         self._identity = identity
         self._clock = clock
         self._host = host
-        self._every = every  # called after each successful renewal
         # A connection of its own: neither load nor a full pool may stop the renewals.
         statements = {"join": JOIN, "renew": RENEW, "leave": LEAVE, "sweep": SWEEP}
         limits = conninfo_for_sessions(conninfo)
@@ -149,7 +149,7 @@ class Membership:
             if self._state == "suspect":
                 self._state = "live"
                 self._host.on_live()
-            self._every()
+            self._host.on_renewed()
 
     async def _timed(self, statement: str, *parameters: bytes) -> tuple[float, list[Row]]:
         asked_at = self._clock.monotonic()

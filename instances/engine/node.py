@@ -20,7 +20,7 @@ from instances.engine.postgres_store import PostgresStore
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.store import Store
 from instances.engine.timers import Timers
-from instances.lookups import in_thread
+from instances.lookups import callers, in_thread
 from instances.realtime import Realtime
 from instances.resync import Resync
 from instances.runtime.bundle import BundleCode
@@ -82,6 +82,7 @@ class EngineNode:
             on_delivered=self.timers.delivered,
             forward=lambda operation, address: self._forward(operation, address),
         )
+        callers.is_shared = self.store.has_other_writers
         if isinstance(self.store, PostgresStore):
             await self._join(self.store)
         self.realtime = Realtime(self.engine, self.loop)
@@ -162,7 +163,6 @@ class EngineNode:
             self.clock,
             self,
             address=self.settings.address,
-            every=lambda: store.renew_claims(self.timers.known()),
         )
         await self.membership.start()
 
@@ -172,6 +172,11 @@ class EngineNode:
 
     def on_joined(self, node_id: str) -> None:
         self.store.node = node_id
+        self.pool.keep_alive()
+
+    def on_renewed(self) -> None:
+        self.pool.keep_alive()
+        self.postgres.renew_claims(self.timers.known())
 
     def on_suspect(self) -> None:
         self.engine.suspend()

@@ -79,6 +79,7 @@ class RunnerPool:
         self._look_up = look_up
 
         self._alive: set[Runner] = set()
+        self._keeps_alive = False  # whether runners are told regularly that this process runs
         self._spawning = 0
         self._live: dict[int, Runner] = {}  # by version; these take new work
         self._starting: dict[int, list[Ready]] = {}  # by version: who waits for its runner
@@ -103,6 +104,12 @@ class RunnerPool:
         for _ in range(self._settings.standby):
             self._standby.append(await self._spawn())
         self._sampler = asyncio.create_task(self._sample_for_ever())
+
+    def keep_alive(self) -> None:
+        """To be called every two seconds, or never: runners end where this ends."""
+        self._keeps_alive = True
+        for runner in self._alive:
+            runner.keep_alive()
 
     async def stop(self) -> None:
         """End all runners. `on_exit` is called for those that were handed out."""
@@ -267,6 +274,8 @@ class RunnerPool:
             self._spawning -= 1
         if not runner.exited.done():
             self._alive.add(runner)
+            if self._keeps_alive:
+                runner.keep_alive()
         return runner
 
     def _exited(self, runner: Runner, reason: str) -> None:

@@ -331,6 +331,11 @@ class Runner(asyncio.SubprocessProtocol):
         elif self._owes or self.waiting():
             self._watchdog.silent(self, now)
 
+    def keep_alive(self) -> None:
+        """Tell it that the engine runs. It ends 8 s after the last word, once it got this one."""
+        if self._stdin is not None and self._reason is None and not self._stdin.is_closing():
+            self._stdin.write(b"A\n")
+
     def probe(self) -> None:
         """Have the watchdog look, although the runner owes nothing: a service of it may loop."""
         self._owes = True

@@ -3,6 +3,7 @@
 import { lockDown, Runner } from "./runner.ts";
 
 const READ_BYTES = 64 * 1024;
+const SILENT_SECONDS_MAX = 8;
 
 const { stdin, stdout, exit } = Deno;
 const encoder = new TextEncoder();
@@ -19,6 +20,26 @@ function write(text: string): void {
   } catch {
     exit(1); // nobody listens any more, and to say so would fail again
   }
+}
+
+/** Seconds without a word of an engine that sends keep-alives; undefined until it sends one. */
+let silentSeconds: number | undefined;
+// An engine that stands still loses its instances to another node: our services must not go on.
+// Seconds are counted, not measured: time in which this process stood still says nothing.
+setInterval(() => {
+  if (silentSeconds !== undefined && ++silentSeconds >= SILENT_SECONDS_MAX) {
+    exit(1);
+  }
+}, 1000);
+
+/** The lines without keep-alives. */
+function heard(lines: string[]): string[] {
+  if (lines.includes("A")) {
+    silentSeconds = 0;
+    return lines.filter((line) => line !== "A");
+  }
+  silentSeconds &&= 0;
+  return lines;
 }
 
 const runner = new Runner(write);
@@ -42,6 +63,6 @@ for (;;) {
   const lines = (pieces.length > 0 ? pieces.join("") + text : text).split("\n");
   const rest = lines.pop()!;
   pieces = rest === "" ? [] : [rest];
-  runner.feed(lines);
+  runner.feed(heard(lines));
 }
 exit(0); // services must not outlive the engine

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 import websockets
 
+from bench.usage import process_tree
 from tests.conftest import Server, run_manage_py, running_server
 from tests.servers import new_postgres_database, running_postgres
 
@@ -91,6 +92,24 @@ class Node:
                 return answer
             time.sleep(0.05)
         raise AssertionError(f"{slug} never was {state}")
+
+
+def runners_of(pid: int) -> list[int]:
+    """The processes that a server runs customers' code in."""
+    return [child for child in process_tree(pid) if child != pid]
+
+
+def is_running(pid: int) -> bool:
+    """False also for one that has ended and whose parent has not noticed yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
 
 
 class Cluster:
@@ -257,9 +276,11 @@ def test_node_that_stood_still_past_its_lease_begins_anew(cluster, nodes):
     with ThreadPoolExecutor(1) as pool:
         hanging = pool.submit(still.send, "frozen", "hang")
         nodes[0].wait_for("frozen", "hanging")
+        runners = runners_of(process.pid)
         process.send_signal(signal.SIGSTOP)
         try:
             taken_over = nodes[0].until_served("frozen", "count")
+            assert [command_of(pid) for pid in runners if is_running(pid)] == []
         finally:
             process.send_signal(signal.SIGCONT)
         assert taken_over["state"] == "failed"
