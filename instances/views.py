@@ -235,8 +235,6 @@ def instance_moment(
     if tab not in TABS:
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, _number(request.GET.get("at"), "at"), tab)
-    # Somebody reads in the tab: it stays, and the rest of the page moves on.
-    context["keeps_panel"] = "keep" in request.GET
     return render(request, "instances/_moment.html", context)
 
 

@@ -9,6 +9,7 @@ import "./timeline.js";
 import "./tree.js";
 import { follow } from "./follow.js";
 import { activePaths } from "./states.js";
+import { ask, released, show as showParts } from "./parts.js";
 import { openSend, prepareSend } from "./send.js";
 
 const REFRESH_MS = 250; // at most four times a second, however fast the instance moves
@@ -74,28 +75,22 @@ function goTo(url) {
   return load(url);
 }
 
-async function load(url, { keepsPanel = false } = {}) {
-  const query = new URLSearchParams(url.search);
-  if (keepsPanel) query.set("keep", "1");
-  const focused = document.activeElement?.id || document.activeElement?.dataset.shortcut;
+async function load(url, { kept = [] } = {}) {
   const at = Number(url.searchParams.get("at"));
-  await Promise.all([
-    htmx.ajax("GET", `${page.dataset.url}/moment?${query}`, { source: page, swap: "none" }),
+  const [response] = await Promise.all([
+    ask(`${page.dataset.url}/moment${url.search}`),
     at && !rowOf(at) ? loadAround(at) : null,
   ]);
-  focusAgain(focused);
+  if (response === null) return;
+  const html = await response.text();
+  await released();
+  showParts(html, kept);
   shown = readLights();
-  if (String(shown.version) !== panel.dataset.picture && picture) location.reload(); // another picture
+  if (picture && String(shown.version) !== panel.dataset.picture) location.reload(); // another picture
   newest = Math.max(newest, Number(page.querySelector("[data-of]").textContent));
   showLights();
   if (!rowOf(shown.seq)) await loadAround(shown.seq);
   markRow(shown.seq)?.scrollIntoView({ block: "nearest" });
-}
-
-/** The element with the focus may just have been replaced by its successor. */
-function focusAgain(name) {
-  if (!name || document.activeElement !== document.body) return;
-  (document.getElementById(name) ?? page.querySelector(`[data-shortcut="${CSS.escape(name)}"]`))?.focus();
 }
 
 function light({ active, taken, next, preview = [] }) {
@@ -131,9 +126,15 @@ function rowOf(seq) {
   return timeline.querySelector(`[data-seq="${Number(seq)}"]`);
 }
 
-function loadAround(seq) {
-  const url = `${page.dataset.url}/rows?around=${seq}`;
-  return htmx.ajax("GET", url, { source: timeline, target: timeline, swap: "innerHTML" });
+async function loadAround(seq) {
+  const response = await ask(`${page.dataset.url}/rows?around=${seq}`);
+  if (response !== null) timeline.replaceChildren(fragment(await response.text()));
+}
+
+function fragment(html) {
+  const holder = document.createElement("template");
+  holder.innerHTML = html;
+  return holder.content;
 }
 
 /** The newest row that is there, or 0. */
@@ -144,12 +145,12 @@ function newestRow() {
 /** Whether there were any. */
 async function addNewRows() {
   if (timeline.querySelector("[data-more='newer']")) return false; // it shows an older part
-  const response = await fetch(`${page.dataset.url}/rows?live=1&after=${newestRow()}`, { headers: { "HX-Request": "true" } });
-  if (response.status !== 200) return false;
-  const holder = document.createElement("template");
-  holder.innerHTML = await response.text();
-  if (response.headers.get("X-Whole-List")) timeline.replaceChildren(holder.content);
-  else timeline.prepend(holder.content);
+  const response = await ask(`${page.dataset.url}/rows?live=1&after=${newestRow()}`);
+  if (response === null) return false;
+  const rows = fragment(await response.text());
+  await released();
+  if (response.headers.get("X-Whole-List")) timeline.replaceChildren(rows);
+  else timeline.prepend(rows);
   return true;
 }
 
@@ -169,8 +170,8 @@ async function refresh() {
     const startedAt = performance.now();
     await addNewRows();
     if (!shown.past) {
-      const keepsPanel = document.getElementById("panel").contains(document.activeElement);
-      await load(new URL(location.href), { keepsPanel });
+      const isRead = document.getElementById("panel").contains(document.activeElement);
+      await load(new URL(location.href), { kept: isRead ? ["panel"] : [] });
     } else {
       markRow(shown.seq);
     }

@@ -1,5 +1,7 @@
 // The timeline loads older rows when their end comes into view.
 
+import { ask } from "./parts.js";
+
 const timeline = document.getElementById("timeline");
 const panel = document.getElementById("timeline-panel");
 const url = timeline.closest("[data-instance-page]").dataset.url;
@@ -22,8 +24,8 @@ function watchEnd() {
 
 async function loadOlder(end) {
   nearEnd.unobserve(end);
-  const response = await fetch(`${url}/rows?before=${Number(end.dataset.before)}`, { headers: { "HX-Request": "true" } });
-  if (!response.ok || !end.isConnected) return;
+  const response = await ask(`${url}/rows?before=${Number(end.dataset.before)}`);
+  if (response === null || !end.isConnected) return;
   const holder = document.createElement("template");
   holder.innerHTML = await response.text();
   end.replaceWith(holder.content);
