@@ -368,7 +368,7 @@ class VersionRow(NamedTuple):
 @org_page
 def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpResponse:
     found = get_machine(member.caller, machine)
-    where = state_counts.whereabouts(found)
+    where = state_counts.glance(found)
     versions = with_size(found.versions.select_related("created_by"))
     page = page_of(versions, "-id", request.GET.get("after"))
     context = {
@@ -409,7 +409,7 @@ def version_page(request: HttpRequest, member: Member, machine: str, version: st
         tell(request, f"New instances of {found.slug} start on {version_name(shown)}")
         return redirect(request.POST.get("next") or request.path)
     view = request.GET.get("view", "")
-    where = state_counts.whereabouts(found)
+    where = state_counts.glance(found)
     context = {
         **of_machine(member, found, "versions", where),
         "version": shown,
@@ -513,7 +513,7 @@ def machine_settings(request: HttpRequest, member: Member, machine: str) -> Http
         if not error:
             tell(request, f"{machine} was deleted with its versions")
             return redirect("machines-page", member.org.public_id)
-    where = state_counts.whereabouts(found)
+    where = state_counts.glance(found)
     context = {
         **of_machine(member, found, "settings", where),
         "where": where,

@@ -1,6 +1,7 @@
 // What every page of an org does in the browser. Each import is one behaviour.
 
 import "./ago.js";
+import "./calm.js";
 import "./copy.js";
 import "./dialogs.js";
 import "./keys.js";
