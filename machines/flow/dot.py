@@ -127,6 +127,16 @@ def binary_version() -> str:
 
 
 def _digraph(source: Source) -> str:
+    """The graph in DOT. The statements are made here: quoting thousands of numbers takes long."""
+    nodes = {node.name: node for node in source.nodes}
+    body: list[str] = []
+    for rank, names in (("source", source.first_row), ("sink", source.last_row)):
+        if names:
+            row = " ".join(_node(nodes[name], source.run) for name in names)
+            body.append(f"{{rank={rank} {row}}}\n")
+    in_rows = {*source.first_row, *source.last_row}
+    body += [_node(node, source.run) + "\n" for node in source.nodes if node.name not in in_rows]
+    body += [_edge(link, nodes) + "\n" for link in source.links]
     graph = graphviz.Digraph(
         graph_attr={
             "rankdir": source.run,
@@ -135,36 +145,26 @@ def _digraph(source: Source) -> str:
             "splines": "none",
         },
         node_attr={"shape": "box", "fixedsize": "true", "margin": "0", "label": ""},
+        body=body,
     )
-    by_name = {node.name: node for node in source.nodes}
-    for rank, names in (("source", source.first_row), ("sink", source.last_row)):
-        if names:
-            with graph.subgraph(graph_attr={"rank": rank}) as row:
-                for name in names:
-                    _add_node(row, by_name.pop(name), source.run)
-    for node in by_name.values():
-        _add_node(graph, node, source.run)
-    nodes = {node.name: node for node in source.nodes}
-    for link in source.links:
-        if link.keeps_row:
-            # Graphviz ignores an edge within a row if it has no weight at all.
-            graph.edge(link.tail.node, link.head.node, weight="1", style="invis")
-        else:
-            tail, head = (_with_compass(end, nodes) for end in (link.tail, link.head))
-            graph.edge(tail, head, weight=str(link.weight))
     return str(graph.source)
 
 
-def _add_node(graph: graphviz.Digraph, node: Node, run: Run) -> None:
+def _node(node: Node, run: Run) -> str:
     across = PASS_WIDTH if node.is_pass else NODE_GAP - WIRE_GAP
     width = node.width + (across if run == "TB" else 0)
     height = node.height + (across if run == "LR" else 0)
-    attributes = {"width": _inches(width), "height": _inches(height)}
-    if node.ports:
-        attributes["label"] = _port_table(node)
-    if node.group:
-        attributes["group"] = node.group
-    graph.node(node.name, **attributes)
+    label = f" label={_port_table(node)}" if node.ports else ""
+    group = f" group={node.group}" if node.group else ""
+    return f"{node.name} [width={_inches(width)} height={_inches(height)}{group}{label}]"
+
+
+def _edge(link: Link, nodes: dict[str, Node]) -> str:
+    if link.keeps_row:
+        # Graphviz ignores an edge within a row if it has no weight at all.
+        return f"{link.tail.node} -> {link.head.node} [weight=1 style=invis]"
+    tail, head = (_with_compass(end, nodes) for end in (link.tail, link.head))
+    return f"{tail} -> {head} [weight={link.weight}]"
 
 
 def _with_compass(end: End, nodes: dict[str, Node]) -> str:

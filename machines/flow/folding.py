@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from machines.flow.model import Graph
 
 VISIBLE_MAX = 60
+WORTH_A_TRY = 0.7  # of the states that are seen; drawing takes longer than this estimate
 
 
 def fold_choices(graph: Graph) -> Iterator[list[str]]:
@@ -21,7 +22,7 @@ def fold_choices(graph: Graph) -> Iterator[list[str]]:
             if children and len(graph.ancestors[number]) == depth and not graph.is_region(number)
         ]
         remaining = len(graph.folded(coarser).states)
-        if remaining < shown:
+        if remaining < shown * WORTH_A_TRY:
             shown = remaining
             yield coarser
 

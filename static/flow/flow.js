@@ -35,7 +35,7 @@ function make(panel) {
   const viewport = attachViewport(chart);
   const live = attachLive(chart, tree);
   const selection = attachSelection(chart, tree);
-  const folding = attachFolding(chart, viewport);
+  const folding = attachFolding(chart, viewport, tree);
   const { zoom, fit } = viewport;
 
   /** The active states, or everything if none is. */

@@ -7,8 +7,9 @@ import { isInside } from "./live.js";
  * @param chart the Chart; data-flow-src says where pictures come from (`?fold=…` for each
  *        state, and `outer=TB` or `LR`), data-flow-folded which states are closed, as a JSON list of paths
  * @param viewport of attachViewport
+ * @param {HTMLElement | null} tree its twin: + opens and - closes the state of an item
  */
-export function attachFolding(chart, viewport) {
+export function attachFolding(chart, viewport, tree) {
   let folded = JSON.parse(chart.box.dataset.flowFolded ?? "[]");
   let request = new AbortController();
 
@@ -75,6 +76,15 @@ export function attachFolding(chart, viewport) {
     const state = event.target.closest(".flow-state");
     if (state?.querySelector(":scope > .flow-fold")) {
       toggle(state.dataset.node);
+    }
+  });
+
+  tree?.addEventListener("keydown", ({ key, target }) => {
+    const path = target.dataset.node;
+    const isClosed = folded.includes(path);
+    const canFold = isClosed || chart.state(path)?.querySelector(":scope > .flow-fold");
+    if (canFold && ((key === "+" && isClosed) || (key === "-" && !isClosed))) {
+      toggle(path);
     }
   });
 

@@ -84,7 +84,7 @@ def _transitions(chance: random.Random, states: list[dict[str, Any]]) -> list[di
             near = [s["number"] for s in states if s["parent"] == state["parent"]]
             far = range(1, len(states))
             count = 1 if is_history else chance.choice([0, 1, 1, 1, 1, 1, 1, 1, 2])
-            pool = list(far) if chance.random() < 0.2 else near
+            pool = (list(far) if chance.random() < 0.2 else near) or near
             targets = list(dict.fromkeys(chance.choice(pool) for _ in range(count)))
             kind = "default" if is_history else chance.choice(["event", "after", "always"])
             transitions.append(

@@ -94,7 +94,8 @@ def test_states_open_and_close_in_their_place():
     assert result["inside"] is True
     assert result["moved"] < 2
     assert result["none"] == []
-    assert [name for name, _ in result["events"]] == ["fold", "fold"]
+    assert result["byKey"] == ["checking"]
+    assert [name for name, _ in result["events"]] == ["fold", "fold", "fold"]
 
 
 def test_finding_opens_what_hides_a_state():

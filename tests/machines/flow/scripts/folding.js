@@ -1,4 +1,4 @@
-import { $, $$, click, done, result } from "/scripts/helpers.js";
+import { $, $$, click, done, press, result } from "/scripts/helpers.js";
 import { flow, redrawn } from "/scripts/panel.js";
 
 const state = (path) => $(`.flow-state[data-node="${path}"]`);
@@ -19,4 +19,8 @@ drawn = redrawn();
 $('[data-flow-do="unfold"]').click();
 await drawn;
 result.none = closed();
+drawn = redrawn();
+press("-", $('[role=treeitem][data-node="checking"]'));
+await drawn;
+result.byKey = closed();
 done();
