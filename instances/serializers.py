@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from instances.models import Instance, Transition
+from instances.models import Delivery, Instance, Transition
 from instances.stored_state import parse_state
 from machines.serializers import VersionJson
 from statebacked_site.fields import Flag, JsonObject, Slug, StoredJson, Text, Timestamp
@@ -162,3 +162,41 @@ class LogEntryJson(JsonObject):
 class LogsPage(JsonObject):
     logs = LogEntryJson(many=True)
     max_timestamp = Timestamp(help_text="Pass it as `from` to read on.")
+
+
+DELIVERY_KINDS = {kind: str(kind.label).replace(" ", "-") for kind in Delivery.Kind}
+
+
+class DeliveryKindField(serializers.ChoiceField):
+    """Such as `timer`, from the number that is stored."""
+
+    def to_representation(self, value: Any) -> str:
+        return DELIVERY_KINDS[Delivery.Kind(value)]
+
+
+class MachineName(serializers.Field[Any, Any, str, Any]):
+    """The name of the machine that the view has looked up."""
+
+    def to_representation(self, value: Any) -> str:
+        return str(self.context["machine_name"])
+
+
+class DeadLetterJson(JsonObject):
+    id = serializers.IntegerField()
+    kind = DeliveryKindField(choices=list(DELIVERY_KINDS.values()))
+    machine_name = extend_schema_field(OpenApiTypes.STR)(MachineName)(source="target_machine_id")
+    machine_instance_name = serializers.CharField(source="target_slug")
+    event = Event()
+    reason = serializers.CharField(help_text="Why the last try failed.")
+    attempts = serializers.IntegerField()
+    due_at = Timestamp()
+    died_at = Timestamp()
+
+
+class DeadLettersPage(JsonObject):
+    dead_letters = DeadLetterJson(many=True)
+    cursor = serializers.CharField(required=False)
+
+
+class Redrive(JsonObject):
+    event = serializers.JSONField(required=False, help_text="In place of its own event.")

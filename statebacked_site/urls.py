@@ -12,6 +12,7 @@ from instances.api import (
     LogsView,
     StatusView,
 )
+from instances.dead_letters_api import DeadLettersView, DeadLetterView, RedriveView
 from machines.api import (
     CodeUploadView,
     MachinesView,
@@ -91,6 +92,9 @@ api = [
     path(f"{INSTANCE}/events", EventsView.as_view(), name="events"),
     path(f"{INSTANCE}/status", StatusView.as_view(), name="instance-status"),
     path("api/logs", LogsView.as_view(), name="logs"),
+    path("api/dead-letters", DeadLettersView.as_view(), name="dead-letters"),
+    path("api/dead-letters/<int:letter>", DeadLetterView.as_view(), name="dead-letter"),
+    path("api/dead-letters/<int:letter>/deliveries", RedriveView.as_view(), name="redrive"),
     path("api/uploads/<str:upload>", CodeUploadView.as_view(), name="code-upload"),
     path("api/schema", SchemaView.as_view(), name="schema"),
 ]

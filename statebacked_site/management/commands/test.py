@@ -14,6 +14,7 @@ ON_POSTGRES = (
     "tests/contract",
     "tests/machines",
     "tests/instances/test_api.py",
+    "tests/instances/test_dead_letters_api.py",
     "tests/instances/test_event_path.py",
     "tests/instances/test_realtime.py",
     "tests/acceptance/test_concurrency.py",
