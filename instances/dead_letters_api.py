@@ -12,11 +12,13 @@ from instances.models import DeadLetter
 from instances.serializers import DeadLetterJson, DeadLettersPage, Redrive
 from machines.models import Machine
 from statebacked_site.api import ApiView
+from statebacked_site.errors import NotFound
 from statebacked_site.json_text import write_json
 from statebacked_site.openapi import CURSOR, operation
 from statebacked_site.paging import page_of
 
 ADMIN = scope(deliveries.SCOPE)
+DIGITS_MAX = 18
 
 
 class DeadLettersView(ApiView):
@@ -44,8 +46,8 @@ class DeadLetterView(ApiView):
     rules: ClassVar[dict[str, Rule]] = {"DELETE": ADMIN}
 
     @operation("Discard a dead letter", {204: None})
-    def delete(self, request: Request, letter: int) -> Response:
-        deliveries.discard(self.caller, letter)
+    def delete(self, request: Request, letter: str) -> Response:
+        deliveries.discard(self.caller, _id(letter))
         return Response(status=204)
 
 
@@ -58,8 +60,15 @@ class RedriveView(ApiView):
         request=Redrive,
         description="It is due at once and has all its tries before it.",
     )
-    def post(self, request: Request, letter: int) -> Response:
+    def post(self, request: Request, letter: str) -> Response:
         given = self.given(Redrive)
         event = write_json(given["event"]).decode() if "event" in given else None
-        deliveries.redrive(self.caller, letter, time.time_ns() // 1_000_000, event)
+        deliveries.redrive(self.caller, _id(letter), time.time_ns() // 1_000_000, event)
         return Response(status=204)
+
+
+def _id(text: str) -> int:
+    """Raises NotFound for what can be no id."""
+    if not text.isascii() or not text.isdecimal() or len(text) > DIGITS_MAX:
+        raise NotFound("There is no such dead letter")
+    return int(text)

@@ -93,8 +93,8 @@ api = [
     path(f"{INSTANCE}/status", StatusView.as_view(), name="instance-status"),
     path("api/logs", LogsView.as_view(), name="logs"),
     path("api/dead-letters", DeadLettersView.as_view(), name="dead-letters"),
-    path("api/dead-letters/<int:letter>", DeadLetterView.as_view(), name="dead-letter"),
-    path("api/dead-letters/<int:letter>/deliveries", RedriveView.as_view(), name="redrive"),
+    path("api/dead-letters/<str:letter>", DeadLetterView.as_view(), name="dead-letter"),
+    path("api/dead-letters/<str:letter>/deliveries", RedriveView.as_view(), name="redrive"),
     path("api/uploads/<str:upload>", CodeUploadView.as_view(), name="code-upload"),
     path("api/schema", SchemaView.as_view(), name="schema"),
 ]

@@ -94,7 +94,7 @@ def test_discarded_letter_is_gone(machine, api):
     assert not Delivery.objects.exists()
 
 
-@pytest.mark.parametrize("letter", ["8", str(2**70)])
+@pytest.mark.parametrize("letter", ["8", str(2**70), "x", "-1"])
 def test_letter_that_is_not_there(api, letter):
     assert_error(api.post(f"/dead-letters/{letter}/deliveries"), 404, "not-found")
     assert_error(api.delete(f"/dead-letters/{letter}"), 404, "not-found")
