@@ -44,7 +44,14 @@ from statebacked_site.pages.home import this_site
 SECTION = "machines"
 CONTEXT_BYTES_MAX = 400_000
 TEXT_CHARS_MAX = 128
-TABS = ("timeline", "context", "timers", "logs", "raw")
+TAB_ICONS = {
+    "timeline": "history",
+    "context": "code",
+    "timers": "clock",
+    "logs": "logs",
+    "raw": "file",
+}
+TABS = tuple(TAB_ICONS)
 RAW_CHARS_MAX = 60_000
 PEOPLE_MAX = 1_000
 NEWER_COUNTED_MAX = 99
@@ -200,12 +207,25 @@ def instance_page(
     picture = picture_of(context["moment"].version_id)
     context |= {
         "picture": picture,
+        "commands": _commands(context["page_url"], member, is_past=context["is_past"]),
         "folded": json.dumps(picture.folded if picture else []),
         "view": "diagram" if picture and picture.svg else "tree",
     }
     if request.GET.get("view") == "tree":
         context["view"] = "tree"
     return render_page(request, member, "instances/detail.html", context, section=SECTION)
+
+
+def _commands(page_url: str, member: Member, *, is_past: bool) -> list[dict[str, str]]:
+    """What the palette offers on the page."""
+    commands = []
+    if member.may("events.write"):
+        commands.append({"title": "Send event…", "icon": "send", "url": f"{page_url}?send"})
+    if is_past:
+        commands.append({"title": "Return to now", "icon": "history", "url": page_url})
+    for tab, icon in TAB_ICONS.items():
+        commands.append({"title": f"Show {tab}", "icon": icon, "url": f"{page_url}?tab={tab}"})
+    return commands
 
 
 @require_GET

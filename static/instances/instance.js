@@ -255,4 +255,6 @@ document.addEventListener("htmx:afterSwap", (event) => {
 
 document.getElementById("send").addEventListener("close", () => light({ ...shown, taken: null }));
 
+if (new URLSearchParams(location.search).has("send") && !shown.past) openSend("");
+
 panel.addEventListener("flow:send", (event) => openSend(shown.next[event.detail.transition] ?? ""));
