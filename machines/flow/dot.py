@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sysconfig
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +27,6 @@ from machines.flow.plan import End, Side
 Run = Literal["TB", "LR"]  # the direction of the flow in a container
 
 PACKAGE = "graphviz-pure"
-TIME_LIMIT_S = 10.0
 PX_PER_INCH = 72
 NODE_GAP, WIRE_GAP = 26.0, 6.5  # px between nodes of a row; beside a wire that only passes
 PASS_WIDTH = 4.0
@@ -74,18 +74,21 @@ class Place:
     v: float
 
 
-def place(sources: Iterable[Source]) -> list[dict[str, Place]]:
-    """Place the nodes of several graphs in one process. Raises CannotDraw."""
+def place(sources: Iterable[Source], deadline: float) -> list[dict[str, Place]]:
+    """Place the nodes of several graphs in one process.
+
+    Raises CannotDraw, also if it is not done by `deadline` (of time.monotonic).
+    """
     sources = list(sources)
     if not sources:
         return []
-    answer = _run("".join(_digraph(source) for source in sources))
+    answer = _run("".join(_digraph(source) for source in sources), deadline)
     return [
         _read(plain, source.run) for plain, source in zip(_graphs(answer), sources, strict=True)
     ]
 
 
-def _run(text: str) -> str:
+def _run(text: str, deadline: float) -> str:
     with subprocess.Popen(
         [binary(), "-Tplain"],
         stdin=subprocess.PIPE,
@@ -93,14 +96,14 @@ def _run(text: str) -> str:
         stderr=subprocess.PIPE,
     ) as process:
         # Not communicate(timeout=…): it sleeps for milliseconds while the process is ending.
-        alarm = threading.Timer(TIME_LIMIT_S, process.kill)
+        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), process.kill)
         alarm.start()
         try:
             plain, messages = process.communicate(text.encode())
         finally:
             alarm.cancel()
     if process.returncode == -signal.SIGKILL:
-        raise CannotDraw(f"it can't be laid out within {TIME_LIMIT_S:.0f} s")
+        raise CannotDraw("it takes too long to lay it out")
     if process.returncode != 0:
         message = messages.decode(errors="replace")[:500]
         raise CannotDraw(f"{PACKAGE} could not lay it out: {message}")

@@ -11,8 +11,9 @@ import msgspec
 
 from machines.flow import dot
 from machines.flow.dot import Run
+from machines.flow.errors import CannotDraw
 from machines.flow.folding import fold_choices
-from machines.flow.layout import lay_out
+from machines.flow.layout import Layout, lay_out
 from machines.flow.mermaid import to_mermaid
 from machines.flow.model import Graph
 from machines.flow.scene import Direction, screen_area
@@ -53,11 +54,7 @@ def draw(
     reader opens or closes a state. Raises CannotDraw.
     """
     choices = fold_choices(graph) if folded is None else [sorted(set(folded))]
-    for paths in choices:
-        layout = lay_out(graph.folded(paths), direction, outer=outer)
-        side_max = FOLDED_SIDE_MAX if paths else UNFOLDED_SIDE_MAX
-        if screen_area(layout.width, layout.height) <= side_max**2:
-            break
+    paths, layout = _readable(graph, choices, direction, outer)
     return Drawing(
         svg=to_svg(layout),
         tree=to_tree(graph),
@@ -68,6 +65,27 @@ def draw(
         folded=paths,
         layout_version=layout_version(),
     )
+
+
+def _readable(
+    graph: Graph, choices: Iterable[list[str]], direction: Direction | None, outer: Run | None
+) -> tuple[list[str], Layout]:
+    """The first choice of folds whose picture is small enough, or else the last."""
+    found: tuple[list[str], Layout] | None = None
+    problem = CannotDraw("there is nothing to draw")
+    for paths in choices:
+        try:
+            layout = lay_out(graph.folded(paths), direction, outer=outer)
+        except CannotDraw as exc:
+            problem = exc  # with more states closed it may do
+            continue
+        found = (paths, layout)
+        side_max = FOLDED_SIDE_MAX if paths else UNFOLDED_SIDE_MAX
+        if screen_area(layout.width, layout.height) <= side_max**2:
+            break
+    if found is None:
+        raise problem
+    return found
 
 
 def draw_standalone(

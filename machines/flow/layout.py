@@ -10,6 +10,7 @@ L3  All containers of one depth go to Graphviz together, for all directions that
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ from machines.flow.regions import Regions
 from machines.flow.scene import Direction, Drafts, Key, Point, Scene, screen_area
 from machines.flow.words import Words
 
+TIME_LIMIT_S = 10.0
 MIXED_PENALTY = 1.3  # two directions in one picture have to save this much room
 
 
@@ -73,13 +75,14 @@ def lay_out(
 
     `outer` leaves that choice only to what is inside of states. Raises CannotDraw.
     """
+    deadline = time.monotonic() + TIME_LIMIT_S
     drafts = Drafts(graph)
     scenes = [Scene(drafts, one) for one in _directions(graph, direction, outer)]
     by_depth: dict[int, list[int]] = defaultdict(list)
     for container in drafts.containers:
         by_depth[len(graph.ancestors[container])].append(container)
     for depth in sorted(by_depth, reverse=True):
-        _lay_out_level(scenes, by_depth[depth])
+        _lay_out_level(scenes, by_depth[depth], deadline)
     best = min(scenes, key=_penalty)
     return _place(best)
 
@@ -92,7 +95,7 @@ def _directions(graph: Graph, direction: Direction | None, outer: Run | None) ->
     return [one for one in directions if outer is None or one.startswith(outer)]
 
 
-def _lay_out_level(scenes: list[Scene], containers: list[int]) -> None:
+def _lay_out_level(scenes: list[Scene], containers: list[int], deadline: float) -> None:
     """Fill in the interiors of containers of one depth, in all scenes."""
     contents: dict[Key, Contents] = {}
     for scene in scenes:
@@ -103,7 +106,7 @@ def _lay_out_level(scenes: list[Scene], containers: list[int]) -> None:
                     contents[key] = Contents(scene, container)
     unread = list(contents.values())
     while unread:
-        answers = dot.place(one.source() for one in unread)
+        answers = dot.place((one.source() for one in unread), deadline)
         unread = [one for one, places in zip(unread, answers, strict=True) if not one.read(places)]
     for one in contents.values():
         one.finish()

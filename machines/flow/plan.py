@@ -58,7 +58,6 @@ class Wire:
 
     edge: Edge
     role: Role
-    target: int | None  # where it ends, if not in a pill
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ def state_of(node: str) -> int | None:
 class Plan:
     graph: Graph
     staying: dict[int, list[Transition]] = field(default_factory=lambda: defaultdict(list))
-    edges: list[Edge] = field(default_factory=list)
     pills: dict[str, Pill] = field(default_factory=dict)  # by the edge's name
     wires: list[Wire] = field(default_factory=list)
     hops: dict[int, list[Hop]] = field(default_factory=lambda: defaultdict(list))
@@ -176,15 +174,14 @@ class _Planner:
             assert parent is not None
             target = parent
         edge = Edge(f"i{container}", container, (target,), [])
-        wire = self._new_wire(edge, "initial", target)
+        wire = self._new_wire(edge, "initial")
         self._lead(wire, End(INITIAL), container, target)
 
     def _add_default(self, edge: Edge) -> None:
-        self.plan.edges.append(edge)
         home = self.graph.states[edge.source].parent
         assert home is not None
         for target in edge.targets:
-            wire = self._new_wire(edge, "default", target)
+            wire = self._new_wire(edge, "default")
             backward = self._is_backward(edge.source, target)
             self._lead(wire, End(state_node(edge.source)), home, target, is_backward=backward)
 
@@ -194,9 +191,8 @@ class _Planner:
         leads_inside = graph.is_inside(first, source)
         backward = not leads_inside and self._is_backward(source, first)
         home = self._home(source, first)
-        plan.edges.append(edge)
         plan.pills[edge.name] = Pill([self._block(one, edge) for one in edge.transitions], home)
-        out = self._new_wire(edge, "out", None)
+        out = self._new_wire(edge, "out")
         pill = End(edge.name)
         if leads_inside:
             self._start_inside(out, source, home, pill)
@@ -206,7 +202,7 @@ class _Planner:
         else:
             plan.hops[home].append(Hop(out, 0, End(state_node(source)), pill, backward))
         for target in edge.targets:
-            wire = self._new_wire(edge, "in", target)
+            wire = self._new_wire(edge, "in")
             if graph.is_inside(target, source):
                 against = not leads_inside and not backward  # the pill is below the source
             else:
@@ -310,8 +306,8 @@ class _Planner:
         pair = (self.graph.child_towards(top, source), self.graph.child_towards(top, target))
         return pair in self._backward
 
-    def _new_wire(self, edge: Edge, role: Role, target: int | None) -> int:
-        self.plan.wires.append(Wire(edge, role, target))
+    def _new_wire(self, edge: Edge, role: Role) -> int:
+        self.plan.wires.append(Wire(edge, role))
         return len(self.plan.wires) - 1
 
     def _new_port(self, container: int, side: Side, *, is_crossed: bool = False) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from machines.flow.plan import BORDER, End, Hop, state_node, state_of
 from machines.flow.scene import (
     HISTORY_GAP,
-    HISTORY_SIZE,
     REGION_TOP,
     Interior,
     Point,
@@ -17,7 +16,7 @@ from machines.flow.scene import (
     Size,
     screen_area,
 )
-from machines.flow.words import MARK, PAD_X, PAD_Y, TITLE_LINE, signs, title_width
+from machines.flow.words import HISTORY_SIZE, MARK, PAD_X, PAD_Y, TITLE_LINE, signs, title_width
 
 LANE = 16.0  # px for each wire between two regions
 LANE_START = 12.0

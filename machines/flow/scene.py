@@ -9,7 +9,15 @@ from typing import Literal
 from machines.flow.dot import Run
 from machines.flow.model import Graph
 from machines.flow.plan import Hop, Plan, Side, plan, state_of
-from machines.flow.words import MARK, PAD_X, Words, signs, title_width, words_of
+from machines.flow.words import (
+    HISTORY_SIZE,
+    MARK,
+    PAD_X,
+    Words,
+    signs,
+    title_width,
+    words_of,
+)
 
 Direction = Literal["TB", "LR", "TB/LR", "LR/TB"]  # outside / inside
 Point = tuple[float, float]
@@ -21,7 +29,6 @@ INSET = 18.0  # between a container's border and what is inside
 REGION_TOP = 2.0  # between a region's title and what is inside: no border needs room there
 WIRE_GAP = 13.0  # between wires that end on one side of a state
 SIDE_ENDS = 24.0  # kept free of wires there
-HISTORY_SIZE = 28.0
 HISTORY_GAP = 6.0
 
 SCREEN_SHAPE = 1.5

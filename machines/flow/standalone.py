@@ -18,6 +18,12 @@ TOKENS, FLOW = STATIC / "site" / "tokens.css", STATIC / "flow" / "flow.css"
 # Only what a picture that does not change needs; all that follows is for live ones and for pages.
 END_OF_STATIC_PART = "/* Live"
 
+# Nothing can be closed in a file; the sign of what is closed says that there is more.
+FILE_RULES = """
+.flow-ground { fill: var(--flow-canvas); }
+.flow-state:not(.is-folded) > .flow-fold { display: none; }
+"""
+
 Theme = Literal["light", "dark"]
 
 _VARIABLE = re.compile(r"(--[\w-]+)\s*:\s*([^;]+);")
@@ -27,14 +33,13 @@ _LIGHT_DARK = re.compile(r"light-dark\(([^,()]+),\s*([^()]+)\)")
 
 def to_standalone(svg: str, theme: Theme = "light") -> str:
     """`svg` is to_svg(…, fix_widths=True): another program may not have our fonts."""
-    start = svg.index(">") + 1
-    opening = svg[:start].replace(' role="img"', f' role="img" data-theme="{theme}"')
-    # A ground of its own, as wide as the view.
+    opening, closing, contents = svg.partition("</desc>")
     view = re.search(r'viewBox="(\S+) (\S+) (\S+) (\S+)"', opening)
     assert view is not None
     x, y, w, h = view.groups()
     ground = f'<rect class="flow-ground" x="{x}" y="{y}" width="{w}" height="{h}"/>'
-    return f"{opening}<style>{_style(theme)}</style>{ground}{svg[start:]}"
+    opening = opening.replace(' role="img"', f' role="img" data-theme="{theme}"', 1)
+    return f"{opening}{closing}<style>{_style(theme)}</style>{ground}{contents}"
 
 
 @cache
@@ -43,7 +48,7 @@ def _style(theme: Theme) -> str:
     variables = dict(_VARIABLE.findall(_without_comments(TOKENS.read_text("utf-8"))))
     variables |= dict(_VARIABLE.findall(css))
     rules = re.sub(r":root\s*\{[^}]*\}", "", css)
-    rules += " .flow-ground { fill: var(--flow-canvas); }"
+    rules += FILE_RULES
     while _USE.search(rules):
         rules = _USE.sub(lambda use: variables[use[1]], rules)
     rules = _LIGHT_DARK.sub(lambda pair: pair[1 if theme == "light" else 2].strip(), rules)
