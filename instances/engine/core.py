@@ -392,7 +392,7 @@ class Engine:
         """Forward what has to be processed by the living node of the last commit.
 
         That is everything while services run there. Of a settled instance, it is what conflicted
-        here: of two nodes that contend for it, the one with the lesser id gives way.
+        here: of two nodes that contend for it, the one with the lesser id gives way first.
         """
         owner = row.owner or ""
         if owner == self.store.node:
@@ -402,8 +402,8 @@ class Engine:
         if deadline_ms is not None:
             leaves = self.clock.now_ms() < deadline_ms + OWNER_GRACE_MS
         else:
-            gives_way = any(o.tries > CONFLICTS_BORNE and not o.forwarded for o in operations)
-            leaves = gives_way and owner > self.store.node
+            borne = CONFLICTS_BORNE if owner > self.store.node else 2 * CONFLICTS_BORNE
+            leaves = any(o.tries > borne and not o.forwarded for o in operations)
             if leaves:
                 if len(self.homes) >= HOMES_MAX:
                     self.homes.clear()

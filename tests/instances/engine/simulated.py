@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from instances.engine.core import Engine
+from instances.engine.errors import Unavailable
 from instances.engine.operations import Delivery, Kind, Operation, Outcome
 from instances.engine.store import InstanceRow, LogRow
 from instances.engine.timers import Timers
@@ -122,6 +123,7 @@ class MemoryStore:
         self.world = world
         self.has_other_writers = False
         self.node = "node"
+        self.living: set[str] = set()  # nodes whose lease is valid; their ids are their addresses
         self.on_commit: Callable[[list[tuple[Operation, Outcome]]], Any]
         self.rows: dict[tuple[int, str], dict[str, Any]] = {}
         self.history: dict[int, list[dict[str, Any]]] = {}
@@ -138,10 +140,20 @@ class MemoryStore:
     ) -> None:
         def look() -> None:
             row = self.rows.get(key)
-            fields = InstanceRow._fields[:9]
-            done(InstanceRow(**{k: row[k] for k in fields}) if row else None)
+            done(self._instance_row(row) if row else None)
 
         self.world.call_in(self.world.random.uniform(0, 2), look)
+
+    def _instance_row(self, row: dict[str, Any]) -> InstanceRow:
+        values = InstanceRow(**{k: row[k] for k in InstanceRow._fields[:9]})
+        if not self.has_other_writers:
+            return values
+        owner = row["owner"]
+        return values._replace(
+            owner=owner,
+            settle_deadline=row["settle_deadline"],
+            owner_address=owner if owner in self.living else None,
+        )
 
     def find_request_key(
         self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
@@ -204,6 +216,9 @@ class MemoryStore:
             if delivery.id not in self.deliveries:
                 return Outcome.GONE
         if not changes:
+            row = self.rows.get(operation.key)
+            if self.has_other_writers and row is not None and row["seq"] != operation.seq:
+                return Outcome.CONFLICT
             if delivery is not None and operation.code == 1:
                 del self.deliveries[delivery.id]
             return Outcome.COMMITTED
@@ -240,6 +255,7 @@ class MemoryStore:
             context=operation.context,
             children=operation.children,
             settle_deadline=operation.deadline_ms,
+            owner=self.node,
         )
         history.append(
             {
@@ -582,8 +598,10 @@ class SimulatedRunners:
 class Site:
     """An engine with everything around it simulated."""
 
-    def __init__(self, seed: int = 0, *, settle_limit_ms: int = 90_000) -> None:
-        self.world = World(seed)
+    def __init__(
+        self, seed: int = 0, *, settle_limit_ms: int = 90_000, world: World | None = None
+    ) -> None:
+        self.world = world or World(seed)
         self.store = MemoryStore(self.world)
         self.settle_limit_ms = settle_limit_ms
         self.start()
@@ -632,3 +650,75 @@ class Site:
 
     def n(self, slug: str = "a") -> int:
         return int(json.loads(self.row(slug)["context"])["public"]["n"])
+
+
+class Cluster:
+    """Two nodes on one database: what one commits, the other finds."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.world = World(seed)
+        self.nodes = [Site(world=self.world), Site(world=self.world)]
+        first = self.nodes[0].store
+        self.living = {"node-0", "node-1"}
+        for number, site in enumerate(self.nodes):
+            store = site.store
+            store.has_other_writers = True
+            store.node = f"node-{number}"
+            store.living = self.living
+            store.rows, store.history = first.rows, first.history
+            store.deliveries, store._ids = first.deliveries, first._ids
+            site.start()
+            site.engine.forward = self._forward_from(site)
+
+    def _forward_from(self, sender: Site) -> Callable[[Operation, str], None]:
+        def forward(operation: Operation, address: str) -> None:
+            def arrive() -> None:
+                if address not in self.living:
+                    error = Unavailable("the node can't be reached")
+                    sender.engine.forwarding_failed(operation, error)
+                    return
+                receiver = next(site for site in self.nodes if site.store.node == address)
+                receiver.engine.take_forwarded(
+                    Operation(
+                        operation.kind,
+                        operation.key,
+                        operation.event,
+                        operation.auth,
+                        _Returned(self.world, sender, operation),
+                        request_key=operation.request_key,
+                        delivery=operation.delivery,
+                    )
+                )
+
+            self.world.call_in(self.world.random.uniform(0.2, 3), arrive)
+
+        return forward
+
+    def kill(self, number: int) -> None:
+        """The process ends with all that it knows; its lease ends a while later."""
+        dead = self.nodes[number]
+        dead.store.on_commit = lambda outcomes: None
+        dead.engine.suspend()
+        dead.engine.store = MemoryStore(self.world)
+        for runner in list(dead.engine.links):
+            runner.kill("killed")
+        self.world.call_in(10_000, self.living.discard, f"node-{number}")
+
+
+class _Returned:
+    """The way of an answer back to the node that forwarded the operation."""
+
+    def __init__(self, world: World, sender: Site, operation: Operation) -> None:
+        self.world, self.sender, self.operation = world, sender, operation
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, body: Any) -> None:
+        self._is_done = True
+        self.world.call_in(1, self.sender.engine.forwarded, self.operation, body)
+
+    def set_exception(self, error: Any) -> None:
+        self._is_done = True
+        self.world.call_in(1, self.sender.engine.forwarding_failed, self.operation, error)
