@@ -1,4 +1,4 @@
-"""What the command palette finds: machines and instances of the org by the start of their names."""
+"""What the palette finds: machines and instances by the start of their names, versions by id."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from authz.members import Member
 from instances.models import Instance
 from machines.access import machines_of
-from machines.models import Machine
+from machines.models import Machine, MachineVersion
 from statebacked_site.frame import org_page
 from statebacked_site.identifiers import SLUG
 
@@ -43,8 +43,16 @@ def palette(request: HttpRequest, member: Member) -> HttpResponse:
         "org": member.org,
         "machines": machines,
         "instances": instances_beginning(member, text) if text else [],
+        "version": version_with_id(member, text),
     }
     return render(request, "site/_palette_found.html", found)
+
+
+def version_with_id(member: Member, text: str) -> MachineVersion | None:
+    if not text.startswith("ver_"):
+        return None
+    versions = MachineVersion.objects.select_related("machine")
+    return versions.filter(machine__org=member.org, public_id=text).first()
 
 
 def instances_beginning(member: Member, prefix: str) -> list[Found]:

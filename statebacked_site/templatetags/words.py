@@ -59,3 +59,9 @@ def clock(moment_ms: int) -> str:
 @register.filter
 def date_of(moment_ms: int) -> str:
     return f"{words.utc(moment_ms):%-d %b %Y, %H:%M:%S} UTC"
+
+
+@register.filter
+def number(exact: int) -> str:
+    """`22,481`: a number that was counted to its end."""
+    return f"{exact:,}"

@@ -320,6 +320,16 @@ def test_palette_finds_machines_and_instances_by_the_start_of_their_names(org, m
     ]
 
 
+def test_palette_finds_a_version_by_its_id(org, machine):
+    version = machine.current_version.public_id
+
+    found = browser_of(org).get(url(org, f"/palette?q={version}")).content.decode()
+    by_others = browser_of(make_org()).get(url(org, f"/palette?q={version}"))
+
+    assert url(org, f"/machines/order/versions/{version}") in found
+    assert by_others.status_code == 404
+
+
 def test_palette_tells_nothing_of_other_orgs(org):
     make_instance(make_machine(make_org(), with_version=True), "order-17")
 

@@ -4,6 +4,7 @@ import "./ago.js";
 import "./calm.js";
 import "./copy.js";
 import "./dialogs.js";
+import "./failed.js";
 import "./keys.js";
 import "./live.js";
 import "./menus.js";

@@ -16,7 +16,8 @@ document.addEventListener("toast", (event) => showToast(event.detail.text, event
 
 // htmx answers: a failure that said what was wrong has sent a `toast` event of its own.
 document.addEventListener("htmx:responseError", (event) => {
-  const { xhr } = event.detail;
+  const { xhr, target } = event.detail;
+  if (target.closest("[data-loads]")) return; // it says so itself (failed.js)
   if (xhr.getResponseHeader("HX-Trigger")?.includes('"toast"')) return;
   const name = xhr.getResponseHeader("x-request-id");
   showToast(`The server answered ${xhr.status}${name ? ` (${name})` : ""}. Try again.`, "bad");
