@@ -1,5 +1,7 @@
 """The databases that a site may use, as DATABASE_URL names them and as Django takes them."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,6 +10,7 @@ from statebacked_site.environment import InvalidVariable
 
 POSTGRES_SCHEMES = ("postgres", "postgresql")
 CONNECT_TIMEOUT_S = 3
+PREPARING_LOCK = 0x5374_6174_6542  # any number that nobody else uses
 WAIT_FOR_CONNECTION_S = 10.0
 
 
@@ -54,6 +57,22 @@ def sqlite_database(path: Path, synchronous: str) -> dict[str, Any]:
             ),
         },
     }
+
+
+@contextlib.contextmanager
+def only_one_at_a_time() -> Iterator[None]:
+    """Let no other server of the same Postgres database prepare it meanwhile."""
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        yield  # a SQLite file has one server
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [PREPARING_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [PREPARING_LOCK])
 
 
 def postgres_database(url: str, connections: int) -> dict[str, Any]:

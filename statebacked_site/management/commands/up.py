@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from statebacked_site import demo, server, welcome
+from statebacked_site import databases, demo, server, welcome
 from statebacked_site.running import AlreadyRunning, RunningServer, only_server
 
 ANY_ADDRESS = ("0.0.0.0", "::", "")
@@ -37,8 +37,9 @@ class Command(BaseCommand):
     def _serve(self, record: RunningServer, host: str, port: int, *, with_demo: bool) -> None:
         listener = server.bind(host, port)
         _set_public_address(host, listener.getsockname()[1])
-        call_command("migrate", interactive=False, verbosity=0)
-        text = _welcome_text()
+        with databases.only_one_at_a_time():
+            call_command("migrate", interactive=False, verbosity=0)
+            text = _welcome_text()
 
         def on_ready() -> None:
             record.announce(settings.PUBLIC_URL)

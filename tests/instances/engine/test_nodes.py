@@ -118,8 +118,9 @@ class Cluster:
         self.url = url
         self.started: list[running_server] = []
 
-    def start(self) -> Node:
-        data_dir = self.directory / f"node-{len(self.started)}"
+    def start(self, number: int | None = None) -> Node:
+        number = len(self.started) if number is None else number
+        data_dir = self.directory / f"node-{number}"
         server = running_server(
             data_dir, DATABASE_URL=self.url, STATEBACKED_SECRET_KEY="the same for all nodes" * 2
         )
@@ -290,6 +291,18 @@ def test_node_that_stood_still_past_its_lease_begins_anew(cluster, nodes):
     assert cluster.kinds("frozen").count(LOST_SERVICE) == 1
     sql = "SELECT id FROM node WHERE address = %s ORDER BY started_at DESC LIMIT 1"
     assert cluster.rows(sql, still.server.url) != [before]
+
+
+def test_servers_that_start_together_prepare_the_database_once(postgres, tmp_path):
+    cluster = Cluster(tmp_path, new_postgres_database(postgres, "together"))
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            nodes = list(pool.map(lambda number: cluster.start(number), range(2)))
+
+        assert nodes[0].server.org_id == nodes[1].server.org_id
+        assert cluster.rows("SELECT count(*) FROM authz_org") == [(1,)]
+    finally:
+        cluster.stop()
 
 
 def test_restart_of_the_database_loses_nothing_that_was_acknowledged(tmp_path):
