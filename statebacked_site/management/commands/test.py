@@ -50,4 +50,6 @@ class Command(BaseCommand):
 
 def _run_on_postgres(arguments: tuple[str, ...]) -> int:
     os.environ["TESTS_DATABASE"] = "postgres"  # tests/settings.py starts a server
+    # After each, the killed server's lease has to end first.
+    os.environ.setdefault("ACCEPTANCE_KILLS", "4")
     return quality.run_all({"pytest on Postgres": ["pytest", *arguments]})
