@@ -29,7 +29,7 @@ class Command(BaseCommand):
             "-o",
             "--output",
             type=Path,
-            help="where to write it; its suffix says what (the file's name with .svg; - for stdout)",
+            help="where to write it, the suffix says what (beside the file as .svg; - for stdout)",
         )
         parser.add_argument("--theme", choices=("light", "dark"), default="light")
         parser.add_argument(

@@ -1,5 +1,7 @@
 """Definitions as the real sandbox reads them, from good code and from bad."""
 
+import subprocess
+
 import pytest
 
 from instances.runtime.bundle import BundleCode
@@ -167,3 +169,15 @@ def test_enormous_machines_are_refused():
 
     with pytest.raises(CannotDescribe, match="more than 5000 states"):
         describe_source(source)
+
+
+def test_the_extractor_is_well_typed(tmp_path):
+    checked = subprocess.run(
+        [extractor().deno, "check", "--no-config", "--no-lock", extraction.SOURCE],
+        env={"DENO_DIR": str(tmp_path), "HOME": str(tmp_path), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stderr
