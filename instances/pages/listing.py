@@ -151,14 +151,29 @@ def _named(instances: QuerySet[Instance], beginning: str) -> QuerySet[Instance]:
 def _window(
     named: QuerySet[Instance], asked: Filter, cursor: str | None, is_large: bool
 ) -> tuple[QuerySet[Instance], str | None]:
-    """The instances to filter, and where the next window begins."""
+    """The instances to filter, and where the next window begins.
+
+    Of many it is a range of the key that is ordered by, which both databases read off its index;
+    a subquery with a limit would make Postgres look at all rows.
+    """
     if not is_large:
-        return Instance.objects.filter(pk__in=named.values("pk")), None
-    ordered = _after(named, asked, cursor).order_by(*ORDERS[asked.order][0])
-    ids = ordered.values("pk")[:SCAN]
-    last = ordered.only("slug", "ts")[SCAN - 1 : SCAN].first()
-    end = _cursor_after(last, asked) if last is not None else None
-    return Instance.objects.filter(pk__in=ids), end
+        # Few names of many instances: found by name first, in whatever order they are shown.
+        by_name = Instance.objects.filter(pk__in=named.values("pk"))
+        return by_name if asked.text else named, None
+    (order,) = ORDERS[asked.order][0]
+    field = order.lstrip("-")
+    before, behind = ("gte", "lte") if order.startswith("-") else ("lte", "gte")
+    window = _after(named, asked, cursor)
+    first = window.order_by(order).only("slug").first()
+    if first is None:
+        return window, None
+    # Bounded on both sides, else each of the queries passes over all that other machines have.
+    window = window.filter(**{f"{field}__{behind}": getattr(first, field)})
+    last = window.order_by(order).only("slug")[SCAN - 1 : SCAN].first()
+    if last is None:
+        return window, None
+    end = {f"{field}__{before}": getattr(last, field)}
+    return window.filter(**end), _cursor_after(last, asked)
 
 
 def _counted_states(window: QuerySet[Instance]) -> list[tuple[str, int]]:
