@@ -178,7 +178,7 @@ SESSION_COOKIE_AGE = 14 * 24 * 3600
 CONTENT_SECURITY_POLICY = {
     "default-src": "'self'",
     "script-src": "'self'",
-    "style-src": "'self' 'unsafe-inline'",  # drawn statecharts place their parts by styles
+    "style-src": "'self'",
     "img-src": "'self' data:",
     "font-src": "'self' data:",
     "worker-src": "'self' blob:",
