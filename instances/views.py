@@ -32,8 +32,9 @@ from instances.pages.listing import (
 )
 from instances.pages.moment import Moment, moment_of
 from instances.pages.picture import folded_svg, lights_of, picture_of
+from instances.pages.privacy import public_moment, public_outcome, public_rows
 from instances.pages.sending import choices_of
-from instances.pages.timeline import rows_after, rows_around, rows_before
+from instances.pages.timeline import Rows, rows_after, rows_around, rows_before
 from instances.pages.words import leaves_of, version_name
 from machines.access import get_machine
 from machines.models import Machine, MachineVersion
@@ -42,6 +43,7 @@ from statebacked_site.frame import org_page, render_page, tell
 from statebacked_site.pages.home import this_site
 
 SECTION = "machines"
+SEE_ALL = "instances.admin"  # the whole context, events and their senders
 CONTEXT_BYTES_MAX = 400_000
 TEXT_CHARS_MAX = 128
 TAB_ICONS = {
@@ -203,7 +205,7 @@ def instance_page(
     if tab not in TABS:
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, at, tab)
-    context["timeline"] = rows_around(found.pk, context["moment"].seq).naming(people_of(member.org))
+    context["timeline"] = _seen(rows_around(found.pk, context["moment"].seq), member)
     picture = picture_of(context["moment"].version_id)
     context |= {
         "picture": picture,
@@ -262,6 +264,9 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
     if at is not None and at >= instance.seq:
         at = None
     moment = moment_of(instance, at)
+    sees_all = member.may(SEE_ALL)
+    if not sees_all:
+        moment = public_moment(moment)
     definition = definition_of(moment.version_id)
     urls = {"org": member.org.public_id, "machine": instance.machine.slug}
     return {
@@ -272,6 +277,7 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "tab": tab,
         "tabs": TABS,
         "page_url": reverse("instance-page", kwargs={**urls, "instance": instance.slug}),
+        "sees_all": sees_all,
         "is_past": at is not None,
         "previous_seq": moment.seq - 1,
         "next_seq": moment.seq + 1,
@@ -340,7 +346,7 @@ def instance_rows(
         rows = rows_after(found.pk, after)
         if rows.has_newer and request.GET.get("live"):
             # Too many at once to follow one by one: the newest page takes the place of the list.
-            rows = rows_around(found.pk, found.seq).naming(people_of(member.org))
+            rows = _seen(rows_around(found.pk, found.seq), member)
             response = render(request, "instances/_rows.html", context | {"timeline": rows})
             response["X-Whole-List"] = "true"
             return response
@@ -349,7 +355,7 @@ def instance_rows(
     else:
         before = _number(request.GET.get("before"), "before")
         rows = rows_before(found.pk, before or found.seq + 1)
-    context["timeline"] = rows.naming(people_of(member.org))
+    context["timeline"] = _seen(rows, member)
     return render(request, "instances/_rows.html", context)
 
 
@@ -371,7 +377,12 @@ def instance_send(
             "machine": found.machine,
             "instance": found,
             "me": member.user.public_id,
-            "choices": choices_of(found, definition, request.GET.get("event", "")),
+            "choices": choices_of(
+                found,
+                definition,
+                request.GET.get("event", ""),
+                with_payloads=member.may(SEE_ALL),
+            ),
             "claims_refusal": member.refusal("instances.admin"),
             "leaves": leaves_of(found.state),
         }
@@ -386,6 +397,8 @@ def instance_send(
     act = acting.try_out if is_preview else acting.send
     started = time.monotonic()
     outcome = act(found, event, claims, definition)
+    if not member.may(SEE_ALL):
+        outcome = public_outcome(outcome)
     context = {
         "outcome": outcome,
         "is_preview": is_preview,
@@ -482,6 +495,13 @@ def _instance(member: Member, machine: str, slug: str) -> Instance:
     instance = get_instance(member.caller, machine, slug)
     instance.machine = get_machine(member.caller, machine)
     return instance
+
+
+def _seen(rows: Rows, member: Member) -> Rows:
+    """The rows as this member may see them."""
+    if not member.may(SEE_ALL):
+        return public_rows(rows)
+    return rows.naming(people_of(member.org))
 
 
 def people_of(org: Org) -> dict[str, str]:

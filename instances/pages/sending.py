@@ -27,8 +27,10 @@ class Choices(NamedTuple):
     other_payload: str
 
 
-def choices_of(instance: Instance, definition: Definition | None, wanted: str) -> Choices:
-    payloads = _past_payloads(instance)
+def choices_of(
+    instance: Instance, definition: Definition | None, wanted: str, *, with_payloads: bool
+) -> Choices:
+    payloads = _past_payloads(instance) if with_payloads else {}
     if definition is None:
         here = [Choice(event_type, "", "", payload) for event_type, payload in payloads.items()]
         chosen = wanted or (here[0].event_type if here else "")

@@ -460,3 +460,27 @@ def test_list_tells_of_new_instances(admin, machine):
 
     assert "new instance" not in before
     assert "1 new instance<" in after
+
+
+@pytest.mark.parametrize("role", [Membership.Role.READ, Membership.Role.WRITE])
+def test_only_admins_see_what_is_private(org, machine, role):
+    instance = make_instance(
+        machine, seq=2, state=state("placed"), context='{"secret":"s3cret","public":{"n":"open"}}'
+    )
+    make_transition(instance, 1, kind=0, event='{"type":"xstate.init"}', state=state("draft"))
+    make_transition(
+        instance, 2, event='{"type":"place","card":"s3cret"}', state=state("placed"),
+        context=instance.context, auth_context='{"sub":"s3cret"}',
+    )  # fmt: skip
+    member = signed_in(org, role)
+
+    pages = [page_of(member, instance, tab) for tab in ("timeline", "context", "raw")]
+    drawer = member.get(url_of(instance, "instance-send")).content.decode()
+
+    assert all("s3cret" not in page for page in [*pages, drawer])
+    assert "open" in pages[1]
+    assert "You see what clients see" in pages[1]
+
+
+def page_of(client, instance, tab):
+    return client.get(url_of(instance), {"tab": tab}).content.decode()

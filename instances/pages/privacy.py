@@ -1,0 +1,48 @@
+"""What members see who may not administer instances: what clients see, and no more.
+
+The API gives the whole context, events and their senders for the scope instances.admin only; the
+pages keep to it.
+"""
+
+from instances.engine.core import public_of
+from instances.pages.acting import Outcome
+from instances.pages.moment import Moment
+from instances.pages.timeline import Rows
+from statebacked_site.json_text import write_json
+
+PUBLIC_PATH = "$.public"
+
+
+def public_context(context: str) -> str:
+    """The context with its public part alone."""
+    public = public_of(context)
+    return f'{{"public":{public}}}' if public else "{}"
+
+
+def public_moment(moment: Moment) -> Moment:
+    before = moment.context_before
+    return moment._replace(
+        context=public_context(moment.context),
+        context_before=public_context(before) if before is not None else None,
+        event=write_json({"type": moment.event_type}).decode(),
+        is_event_cut=False,
+        who="",
+        claims={},
+        request_key=None,
+    )
+
+
+def public_rows(rows: Rows) -> Rows:
+    return rows._replace(rows=[row._replace(who="", error="") for row in rows.rows])
+
+
+def public_outcome(outcome: Outcome) -> Outcome:
+    """Without private changes, and without what the machine said when it failed."""
+    changes = [
+        line
+        for line in outcome.changes
+        if line.path == PUBLIC_PATH or line.path.startswith((f"{PUBLIC_PATH}.", f"{PUBLIC_PATH}["))
+    ]
+    if outcome.kind == "failed":
+        outcome = outcome._replace(why="The machine failed while it processed the event.")
+    return outcome._replace(changes=changes)
