@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from authz.members import Member
 from authz.permissions import require
+from authz.views import next_path
 from instances.pages.words import version_name
 from machines import diagrams, lifecycle, publishing, state_counts
 from machines.access import get_machine, machines_of
@@ -407,7 +408,7 @@ def version_page(request: HttpRequest, member: Member, machine: str, version: st
         require(member.caller, WRITE)
         publishing.make_current(found, shown)
         tell(request, f"New instances of {found.slug} start on {version_name(shown)}")
-        return redirect(request.POST.get("next") or request.path)
+        return redirect(next_path(request) if "next" in request.POST else request.path)
     view = request.GET.get("view", "")
     where = state_counts.glance(found)
     context = {

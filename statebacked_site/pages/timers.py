@@ -3,8 +3,6 @@
 import time
 from typing import Any, NamedTuple
 
-from django.db.models import F, IntegerField
-from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST, require_safe
@@ -141,15 +139,10 @@ def machine_names(org: Org) -> list[str]:
 def forecast(org: Org, now_ms: int) -> list[Bar]:
     """How many are due in each of the next hours; the first holds what is overdue."""
     hour_ms = now_ms // HOUR_MS * HOUR_MS
-    due = (
-        Delivery.objects.filter(org_id=org.pk, due_at__lt=hour_ms + HOURS * HOUR_MS)
-        .order_by("due_at")
-        .annotate(hour=Cast((F("due_at") - hour_ms) / HOUR_MS, IntegerField()))
-        .values_list("hour", flat=True)[:FORECAST_MAX]
-    )
+    due = Delivery.objects.filter(org_id=org.pk, due_at__lt=hour_ms + HOURS * HOUR_MS)
     numbers = [0] * HOURS
-    for hour in due:
-        numbers[max(hour, 0)] += 1
+    for due_at in due.order_by("due_at").values_list("due_at", flat=True)[:FORECAST_MAX]:
+        numbers[max((due_at - hour_ms) // HOUR_MS, 0)] += 1
     most = max(numbers)
     if most == 0:
         return []

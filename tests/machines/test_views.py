@@ -252,6 +252,14 @@ def test_making_a_version_current(
     assert fake_door.calls == [("version_published", machine.pk)]
 
 
+def test_making_a_version_current_leads_to_no_other_site(browser, org, machine, fake_door):
+    path = url(org, f"/machines/order/versions/{machine.current_version.public_id}")
+
+    assert browser.post(path, {"next": "//evil.example/"})["location"] == "/"
+    assert browser.post(path, {"next": url(org)})["location"] == url(org)
+    assert browser.post(path)["location"] == path
+
+
 def test_reader_can_not_make_a_version_current(org, machine, fake_door):
     second = make_version(machine, "v2")
 
