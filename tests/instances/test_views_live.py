@@ -287,7 +287,7 @@ def test_page_follows_time_travels_and_sends(tab, person):
 
     began = time.monotonic()
     person.send(slug, "place")
-    tab.wait_for_function("document.querySelector('.is-leaf').dataset.node === 'placed'")
+    tab.wait_for_selector('.flow-state.is-leaf[data-node="placed"]')
     assert time.monotonic() - began < 5  # bench/ measures; here it only must not wait for a tick
     tab.wait_for_selector('#timeline [data-seq="2"]')
 
@@ -309,7 +309,7 @@ def test_page_follows_time_travels_and_sends(tab, person):
     assert tab.locator(".flow-state.is-preview").count() == 1
     tab.keyboard.press("Control+Enter")
     tab.wait_for_selector("#outcome :text('Sent')")
-    tab.wait_for_function("document.querySelector('.is-leaf').dataset.node === 'paid'")
+    tab.wait_for_selector('.flow-state.is-leaf[data-node="paid"]')
 
 
 def test_list_to_event_by_keyboard_alone(tab, person):
@@ -326,7 +326,7 @@ def test_list_to_event_by_keyboard_alone(tab, person):
     tab.wait_for_selector(".flow-state.is-leaf")
     tab.keyboard.press("e")
     tab.wait_for_selector("#send [name=event]:checked")
-    tab.wait_for_function("document.activeElement.name === 'event'")
+    tab.wait_for_selector("#send [name=event]:focus")
     tab.keyboard.press("Control+Enter")
     tab.wait_for_selector("[data-outcome]")
 
