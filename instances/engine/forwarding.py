@@ -108,6 +108,10 @@ class Forwarder:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
+    def pending(self) -> int:
+        """How many operations are with other nodes now."""
+        return len(self._sending)
+
     async def stop(self) -> None:
         for task in list(self._sending):
             task.cancel()

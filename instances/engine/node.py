@@ -101,7 +101,7 @@ class EngineNode:
         self.timers.stop()
         self.engine.drain()
         give_up = self.loop.time() + DRAIN_S
-        while self.engine.busy() and self.loop.time() < give_up and not self._in_a_hurry:
+        while self._is_busy() and self.loop.time() < give_up and not self._in_a_hurry:
             await asyncio.sleep(0.02)
         self.engine.close_all()
         self._flusher.cancel()
@@ -186,6 +186,12 @@ class EngineNode:
 
     def on_fenced(self) -> None:
         self.engine.end_all()
+        self.postgres.disconnect()
+
+    def _is_busy(self) -> bool:
+        return self.engine.busy() > 0 or (
+            self.forwarder is not None and self.forwarder.pending() > 0
+        )
 
     def hurry(self) -> None:
         """Stop without waiting for instances to settle. May be called from a signal handler."""

@@ -112,6 +112,10 @@ class Session:
             self._answer = None
             patience.cancel()
 
+    def disconnect(self) -> None:
+        """End the connection; the next statement makes a new one, perhaps to another server."""
+        self._cut("disconnected")
+
     def close(self) -> None:
         self._closed = True
         self._cut("closed")

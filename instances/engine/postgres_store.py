@@ -111,6 +111,11 @@ class PostgresStore:
             for work in (self._run_commits(), self._run_reads(), self._run_tasks())
         ]
 
+    def disconnect(self) -> None:
+        """Make new connections: those that there are may lead to a server that was replaced."""
+        for session in (self._committer, self._reader, self._housekeeper):
+            session.disconnect()
+
     async def stop(self) -> None:
         """Write what is queued and end the connections."""
         self._stopping = True

@@ -11,8 +11,9 @@ from statebacked_site import quality
 # What depends on the database. The first run of all tests is on SQLite.
 ON_POSTGRES = (
     "tests/authz",
-    "tests/contract",
-    "tests/machines",
+    "tests/contract/test_api.py",
+    "tests/machines/test_api.py",
+    "tests/machines/test_publishing.py",
     "tests/instances/test_api.py",
     "tests/instances/test_dead_letters_api.py",
     "tests/instances/test_event_path.py",
