@@ -111,7 +111,8 @@ def _esbuild(source: bytes, loader: str) -> bytes:
         raise Unavailable(f"The compiler could not be started: {exc.strerror}") from exc
     if result.returncode != 0:
         raise InvalidBundle(_tidy(result.stderr.decode(errors="replace")))
-    return result.stdout
+    # In front of the code stands a comment with the name that we have given it.
+    return result.stdout.removeprefix(b"// source.ts\n").removeprefix(b"// source.js\n")
 
 
 def _tidy(messages: str) -> str:
