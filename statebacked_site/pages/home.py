@@ -95,7 +95,8 @@ def _home_page(request: HttpRequest, member: Member) -> HttpResponse:
     context: dict[str, Any] = {"api_url": api_url(), "progress": progress, "steps_total": STEPS}
     if progress.is_first_run:
         context |= {
-            "steps": first_steps(this_site(), member.org, progress),
+            "steps": first_steps(this_site(), newest_machine(member.org), progress),
+            "machine": newest_machine(member.org),
             "examples": EXAMPLES,
             "refusal": member.refusal("machines.write"),
         }
@@ -185,14 +186,15 @@ def machine_cards(org: Org) -> list[Card]:
     return cards_of(list(machines[: MACHINES_SHOWN + 1]), org.public_id)
 
 
-def first_steps(site: welcome.Site, org: Org, progress: Progress) -> list[Step]:
+def newest_machine(org: Org) -> str:
+    """The name of the machine that was made last and has code; empty if there is none."""
+    machines = Machine.objects.filter(org=org, current_version__isnull=False).order_by("-id")
+    return machines.values_list("slug", flat=True).first() or ""
+
+
+def first_steps(site: welcome.Site, machine: str, progress: Progress) -> list[Step]:
     """From nothing to a connected app, with lines that work as they stand here."""
-    machine = (
-        Machine.objects.filter(org=org, current_version__isnull=False)
-        .order_by("-id")
-        .values_list("slug", flat=True)
-        .first()
-    ) or Path(welcome.EXAMPLE).stem
+    machine = machine or Path(welcome.EXAMPLE).stem
     create = shlex.quote('{"slug": "first"}')
     done = (progress.has_version, progress.has_instance, progress.has_key)
     following = done.index(False) if False in done else -1
