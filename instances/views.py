@@ -305,7 +305,10 @@ def _tab_context(instance: Instance, moment: Moment, tab: str, *, is_past: bool)
                 else "",
             }
         case "timers":
-            return {"timers": parts.timers_of(instance, _now_ms())}
+            return {
+                "timers": parts.timers_of(instance, _now_ms()),
+                "dead_letters": parts.dead_letter_count(instance),
+            }
         case "logs":
             return {"logs": parts.logs_of(instance, moment if is_past else None)}
         case "raw":

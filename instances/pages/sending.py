@@ -24,7 +24,6 @@ class Choices(NamedTuple):
     elsewhere: list[Choice]
     chosen: str  # the event to begin with
     is_known: bool  # whether the machine's definition could be read
-    other_payload: str
 
 
 def choices_of(
@@ -34,7 +33,7 @@ def choices_of(
     if definition is None:
         here = [Choice(event_type, "", "", payload) for event_type, payload in payloads.items()]
         chosen = wanted or (here[0].event_type if here else "")
-        return Choices(here, [], chosen, False, "")
+        return Choices(here, [], chosen, is_known=False)
     value = json.loads(instance.state)["state"]
     here = []
     for handling in definition.handling(value)[:EVENTS_MAX]:
@@ -58,7 +57,7 @@ def choices_of(
         if event_type not in handled
     ][:EVENTS_MAX]  # fmt: skip
     chosen = wanted or (here[0].event_type if here else "")
-    return Choices(here, elsewhere, chosen, True, payloads.get(wanted, ""))
+    return Choices(here, elsewhere, chosen, is_known=True)
 
 
 def _past_payloads(instance: Instance) -> dict[str, str]:

@@ -29,7 +29,7 @@ let latestMove = null; // of the socket, waiting for the next frame
 let announcedAt = 0;
 
 showLights();
-prepareSend(page);
+prepareSend();
 
 // ---------------------------------------------------------------- moving among moments
 
