@@ -14,6 +14,23 @@ PREPARING_LOCK = 0x5374_6174_6542  # any number that nobody else uses
 WAIT_FOR_CONNECTION_S = 10.0
 
 
+class DatabaseUnusable(Exception):
+    """The database that DATABASE_URL names does not answer; the message says why."""
+
+
+def check_usable(database: Path | str) -> None:
+    """Try one connection to Postgres, so that a wrong address is told at once and in a line."""
+    if isinstance(database, Path):
+        return
+    import psycopg
+
+    try:
+        psycopg.connect(database, connect_timeout=CONNECT_TIMEOUT_S).close()
+    except psycopg.OperationalError as exc:
+        reason = str(exc).strip().splitlines()[0]
+        raise DatabaseUnusable(f"The database of DATABASE_URL cannot be used: {reason}") from exc
+
+
 def read_database_url(url: str) -> Path | str:
     """The SQLite file or the Postgres address of `url`; raises InvalidVariable for others."""
     # The message must not repeat the address: there may be a password in it.

@@ -31,12 +31,13 @@ class Command(BaseCommand):
         try:
             with only_server(settings.DATA_DIR) as record:
                 self._serve(record, options["host"], options["port"], with_demo=options["demo"])
-        except (AlreadyRunning, server.CannotListen) as exc:
+        except (AlreadyRunning, server.CannotListen, databases.DatabaseUnusable) as exc:
             raise CommandError(str(exc)) from exc
 
     def _serve(self, record: RunningServer, host: str, port: int, *, with_demo: bool) -> None:
         listener = server.bind(host, port)
         _set_public_address(host, listener.getsockname()[1])
+        databases.check_usable(settings.DATABASE)
         with databases.only_one_at_a_time():
             call_command("migrate", interactive=False, verbosity=0)
             text = _welcome_text()
