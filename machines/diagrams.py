@@ -16,9 +16,12 @@ from machines.flow import (
     Drawing,
     FlowError,
     Graph,
+    Run,
+    TooLargeToDraw,
     describe,
     draw,
     draw_standalone,
+    drawing_key,
     stored_or_drawn,
 )
 from machines.flow.standalone import Theme
@@ -30,25 +33,37 @@ logger = logging.getLogger(__name__)
 PROBLEM_CHARS_MAX = 500
 
 
-def drawing_of(version: MachineVersion, folded: Sequence[str] | None = None) -> Drawing | None:
+def drawing_of(
+    version: MachineVersion, folded: Sequence[str] | None = None, outer: Run | None = None
+) -> Drawing | None:
     """The drawing of a version, or None if there can be none.
 
     `folded`: paths of states to close; None closes what makes a large machine readable, and this
-    drawing is kept. Blocks for a few tenths of a second when the version was never looked at: its
-    code runs in a sandbox of its own.
+    drawing is kept. `outer`: which way the outermost container runs, so that a picture does not
+    turn over when a state is opened. Blocks for a few tenths of a second when the version was never
+    looked at: its code runs in a sandbox of its own.
     """
     diagram = diagram_of(version)
     if diagram.problem:
         return None
     definition = bytes(diagram.definition)
+    key = drawing_key(definition, None, None, None)
+    if diagram.drawing_key == key and not diagram.drawing and folded is None:
+        return None  # it was too large when it was tried
     try:
         if folded is not None:
-            return draw(Graph.decode(definition), folded=folded)
+            return draw(Graph.decode(definition), folded=folded, outer=outer)
         return stored_or_drawn(
             definition,
             load=lambda key: bytes(diagram.drawing) if diagram.drawing_key == key else None,
             save=lambda key, packed: _save(diagram, key, packed),
         )
+    except TooLargeToDraw as exc:
+        logger.warning("%s can't be drawn: %s", version, exc)
+        if folded is None:
+            diagram.drawing_key, diagram.drawing = key, b""
+            diagram.save(update_fields=["drawing_key", "drawing"])
+        return None
     except FlowError as exc:
         logger.warning("%s can't be drawn: %s", version, exc)
         return None

@@ -22,7 +22,7 @@ from machines.cards import cards_of, lit_thumb
 from machines.code_view import highlighted
 from machines.errors import InvalidBundle
 from machines.examples_gallery import EXAMPLES, example_named
-from machines.flow import Drawing
+from machines.flow import Drawing, Run
 from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode
 from machines.serializers import CLIENT_INFO_LENGTH_MAX
@@ -467,10 +467,15 @@ def in_panel(drawing: Drawing) -> dict[str, Any]:
 def version_picture(
     request: HttpRequest, member: Member, machine: str, version: str
 ) -> HttpResponse:
-    """The drawing alone, with the states closed that `?fold=` names; an empty one opens all."""
+    """The drawing alone, with the states closed that `?fold=` names; an empty one opens all.
+
+    `?outer=TB` or `LR` says which way it runs.
+    """
     shown = version_of(get_machine(member.caller, machine), version)
     folded = [path for path in request.GET.getlist("fold")[:FOLDED_MAX] if path]
-    drawing = diagrams.drawing_of(shown, folded if "fold" in request.GET else None)
+    given = request.GET.get("outer")
+    outer: Run | None = "TB" if given == "TB" else "LR" if given == "LR" else None
+    drawing = diagrams.drawing_of(shown, folded if "fold" in request.GET else None, outer)
     if drawing is None:
         raise NotFound("This version has no diagram")
     return HttpResponse(drawing.svg, content_type=SVG_TYPE)

@@ -7,8 +7,9 @@ stored with the version. `draw` makes the picture, which is stored too. docs/dia
 picture shows, and how a page brings it to life.
 """
 
-from machines.flow.drawing import Drawing, draw, draw_standalone, stored_or_drawn
-from machines.flow.errors import CannotDescribe, CannotDraw, FlowError
+from machines.flow.dot import Run
+from machines.flow.drawing import Drawing, draw, draw_standalone, drawing_key, stored_or_drawn
+from machines.flow.errors import CannotDescribe, CannotDraw, FlowError, TooLargeToDraw
 from machines.flow.extraction import Extractor, describe
 from machines.flow.model import Graph, active_paths
 
@@ -19,9 +20,12 @@ __all__ = [
     "Extractor",
     "FlowError",
     "Graph",
+    "Run",
+    "TooLargeToDraw",
     "active_paths",
     "describe",
     "draw",
     "draw_standalone",
+    "drawing_key",
     "stored_or_drawn",
 ]

@@ -21,7 +21,7 @@ from typing import Literal
 
 import graphviz
 
-from machines.flow.errors import CannotDraw
+from machines.flow.errors import CannotDraw, TooLargeToDraw
 from machines.flow.plan import End, Side
 
 Run = Literal["TB", "LR"]  # the direction of the flow in a container
@@ -103,7 +103,7 @@ def _run(text: str, deadline: float) -> str:
         finally:
             alarm.cancel()
     if process.returncode == -signal.SIGKILL:
-        raise CannotDraw("it takes too long to lay it out")
+        raise TooLargeToDraw("it takes too long to lay it out")
     if process.returncode != 0:
         message = messages.decode(errors="replace")[:500]
         raise CannotDraw(f"{PACKAGE} could not lay it out: {message}")

@@ -11,3 +11,7 @@ class CannotDescribe(FlowError):
 
 class CannotDraw(FlowError):
     """The machine is too large to be drawn in time, or the drawing program is missing."""
+
+
+class TooLargeToDraw(CannotDraw):
+    """Drawing it took longer than it may; it would the next time, too."""
