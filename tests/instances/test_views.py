@@ -35,6 +35,7 @@ def org():
 @pytest.fixture
 def machine(org):
     machine = make_machine(org, with_version=True)
+    assert machine.current_version_id is not None
     definitions.keep(machine.current_version_id, order_definition())
     return machine
 
@@ -129,7 +130,8 @@ def test_pages_hold_every_instance_once(admin, machine):
     for number in range(120):
         make_instance(machine, f"i-{number:03d}", ts=number // 7)
     for order in ("created", "-created", "name", "-name", "updated", "-updated"):
-        seen, url = [], f"{list_url(machine)}?sort={order}"
+        seen: list[str] = []
+        url: str | None = f"{list_url(machine)}?sort={order}"
         while url:
             r = admin.get(url)
             seen += listed(r)
@@ -215,8 +217,9 @@ def test_page_shows_history_newest_first(admin, machine):
 
 
 def lights(page):
-    text = re.search(r'data-lights="([^"]*)"', page)[1]
-    return json.loads(text.replace("&quot;", '"'))
+    found = re.search(r'data-lights="([^"]*)"', page)
+    assert found is not None
+    return json.loads(found[1].replace("&quot;", '"'))
 
 
 def test_moment_of_the_past(admin, machine):

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 import websockets
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from tests.conftest import Server, run_manage_py
 
@@ -52,7 +53,9 @@ class Person:
         self.cookies = CookieJar()
         self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
         shown = run_manage_py("sign_in_link", "--data", str(server.data_dir))
-        self.link = re.search(r"/sign-in/\S+", shown)[0]
+        found = re.search(r"/sign-in/\S+", shown)
+        assert found is not None, shown
+        self.link = found[0]
 
     def sign_in(self) -> None:
         page = self.open(self.link)
@@ -230,7 +233,7 @@ def test_socket_is_closed_for_who_may_not_see(
 def watch(url: str, headers: dict[str, str], origin: str, org: str, instance: str) -> Any:
     """The first message of a socket that asks for an instance, or None if it was closed."""
     try:
-        with connect(url, additional_headers=headers, origin=origin) as socket:
+        with connect(url, additional_headers=headers, origin=Origin(origin)) as socket:
             socket.send(json.dumps({"org": org, "machine": "shop", "instance": instance}))
             return socket.recv(WAIT_S)
     except (websockets.ConnectionClosed, websockets.InvalidStatus):
@@ -241,7 +244,7 @@ def test_pages_of_other_sites_can_not_open_it(person, live_url):
     cookie = {"Cookie": f"sessionid={person.cookie('sessionid')}"}
 
     with pytest.raises(websockets.InvalidStatus):
-        connect(live_url, additional_headers=cookie, origin="http://evil.example")
+        connect(live_url, additional_headers=cookie, origin=Origin("http://evil.example"))
 
 
 # --- A browser ----------------------------------------------------------------------------------
