@@ -38,6 +38,7 @@ from instances.pages.timeline import Rows, rows_after, rows_around, rows_before
 from instances.pages.words import leaves_of, version_name
 from machines.access import get_machine
 from machines.models import Machine, MachineVersion
+from machines.views import of_machine
 from statebacked_site.errors import DomainError, InvalidParameter
 from statebacked_site.frame import org_page, render_page, tell
 from statebacked_site.pages.home import this_site
@@ -104,7 +105,7 @@ def _list(
         member,
         "instances/list.html",
         {
-            "machine": machine,
+            **of_machine(member, machine, "instances"),
             "listing": listing,
             "asked": asked,
             "is_first_page": not query.get("after"),
