@@ -241,6 +241,14 @@ def _engine_settings() -> Any:
 # Read when the engine starts: its modules use Django's settings themselves.
 ENGINE = SimpleLazyObject(_engine_settings)
 
+# Counts wrong passwords by address, among others: a flood of addresses must not push the counts out.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }
+}
+
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 # Within one process: durable work lies in the database, Celery only carries it out.
