@@ -241,7 +241,7 @@ def _engine_settings() -> Any:
 # Read when the engine starts: its modules use Django's settings themselves.
 ENGINE = SimpleLazyObject(_engine_settings)
 
-# Counts wrong passwords by address, among others: a flood of addresses must not push the counts out.
+# Counts wrong passwords by address: a flood of addresses must not push the counts out.
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
