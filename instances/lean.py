@@ -16,7 +16,6 @@ from django.http import HttpRequest, HttpResponse
 
 from authz.errors import MissingScope
 from instances.engine import door
-from instances.engine.core import public_of
 from instances.engine.errors import (
     EngineError,
     InstanceNotFound,
@@ -24,6 +23,7 @@ from instances.engine.errors import (
     RejectedByAuthorizer,
     Unavailable,
 )
+from instances.engine.json_texts import public_of
 from instances.engine.node import EngineNode
 from instances.engine.operations import Code, Replayed, state_body
 from instances.engine.store import InstanceRow

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from instances.engine.core import public_of
+from instances.engine.json_texts import public_of
 from instances.engine.operations import Code, Operation, state_body
 from instances.engine.store import InstanceRow
 

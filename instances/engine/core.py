@@ -21,8 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import msgspec
-
 from instances.engine.errors import (
     ContextTooLarge,
     EngineError,
@@ -37,8 +35,8 @@ from instances.engine.errors import (
     OutcomeUnknown,
     RejectedByAuthorizer,
     Unavailable,
-    UnsupportedEffect,
 )
+from instances.engine.json_texts import error_fields, public_of, state_value, storable
 from instances.engine.operations import (
     SETTLED,
     Activation,
@@ -54,6 +52,7 @@ from instances.engine.operations import (
 )
 from instances.engine.plan import LOCAL_TIMER_MS
 from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
+from instances.engine.steps import ProtocolViolation, check_step
 from instances.engine.store import InstanceRow, LogRow, Store
 
 log = logging.getLogger("statebacked.engine")
@@ -67,12 +66,7 @@ CONFLICTS_BORNE = 2  # then a settled instance is left to the node that commits 
 HOME_MS = 5_000  # for so long
 HOMES_MAX = 10_000
 OWNER_GRACE_MS = 5_000  # after its settle deadline an owner is taken for stuck
-CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
-EFFECTS_PER_STEP = 1_000
-DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
-SELF_MADE_SPACING_MS = 10
 LOG_ROWS_WAITING = 5_000
-STATE_PREFIX = '{"state":'
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
@@ -226,7 +220,7 @@ class Engine:
                 read.tries += 1
                 read.rid = rid = str(next(self._rids))
                 link.waiting[rid] = read
-                value = _state_value(row.state)
+                value = state_value(row.state)
                 link.send(f"R\t{rid}\t{slug}\t{value}\t{row.context}\t{auth}\n".encode())
 
             self.runners.acquire(row.version_id, ready)
@@ -591,7 +585,7 @@ class Engine:
                 duration,
             ) = fields
             operation.duration_us = int(float(duration))
-            error = self._check_step(activation, operation, now_ms)
+            error = check_step(activation, operation, now_ms, self.settle_limit_ms)
             if error is None:
                 activation.tail_seq += 1
                 operation.seq = activation.tail_seq
@@ -620,64 +614,6 @@ class Engine:
             return
         self._finish_unchanged(activation, operation)
         self._after_step(activation)
-
-    def _check_step(
-        self, activation: Activation, operation: Operation, now_ms: int
-    ) -> EngineError | None:
-        """Why this step must not be committed; sets its timers, cancels and settle deadline."""
-        context = operation.context
-        size = len(context) if context.isascii() else len(context.encode())
-        if size > CONTEXT_BYTES_MAX:
-            return ContextTooLarge(
-                f"the context would have {size:,} bytes of JSON; {CONTEXT_BYTES_MAX:,} are allowed"
-            )
-        if not operation.state.startswith(STATE_PREFIX) or "\0" in context:
-            raise ProtocolViolation("not a state")
-        operation.timers = operation.cancels = None
-        if operation.effects:
-            error = self._plan_effects(activation, operation, now_ms)
-            if error is not None:
-                return error
-        if operation.kind <= Kind.MESSAGE:  # from outside
-            activation.deadline_ms = now_ms + self.settle_limit_ms
-        operation.deadline_ms = None if operation.children == SETTLED else activation.deadline_ms
-        return None
-
-    def _plan_effects(
-        self, activation: Activation, operation: Operation, now_ms: int
-    ) -> EngineError | None:
-        effects = json.loads(operation.effects)
-        if len(effects) > EFFECTS_PER_STEP:
-            return UnsupportedEffect(f"one step may have {EFFECTS_PER_STEP} effects at most")
-        timers: list[TimerRow] = []
-        cancels: list[str] = []
-        fired = operation.delivery.send_id if operation.delivery is not None else None
-        for n, effect in enumerate(effects):
-            if effect["t"] == "cancel":
-                send_id = str(effect["id"])
-                # XState cancels the latest one with that id, which may be of this very step.
-                for i in range(len(timers) - 1, -1, -1):
-                    if timers[i].send_id == send_id:
-                        del timers[i]
-                        break
-                else:
-                    # Leaving a state cancels its timers, also the one that is firing just now.
-                    if send_id != fired:
-                        cancels.append(send_id)
-            elif effect["t"] == "timer" and not effect.get("to"):
-                delay_ms = min(max(float(effect["delay"]), 0.0), DELAY_MS_MAX)
-                event = json.dumps(effect["event"], separators=(",", ":"))
-                timers.append(TimerRow(n, str(effect["id"]), event, now_ms + round(delay_ms)))
-            else:
-                return UnsupportedEffect(
-                    "messages to other instances are not supported by this version of the server"
-                )
-        if operation.kind is Kind.TIMER:
-            for timer in timers:
-                timer.due_at_ms = _spaced_out(activation, timer.due_at_ms, now_ms)
-        operation.timers = timers or None
-        operation.cancels = cancels or None
-        return None
 
     def _on_notice(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
         kind = fields[0]
@@ -711,7 +647,7 @@ class Engine:
         activation = link.activations.get(aid)
         if len(self.logs) >= LOG_ROWS_WAITING or (activation is None and aid):
             return
-        message = _storable(" ".join(str(part) for part in json.loads(arguments)))
+        message = storable(" ".join(str(part) for part in json.loads(arguments)))
         self.logs.append(
             LogRow(
                 link.process.version_id,
@@ -814,7 +750,7 @@ class Engine:
                 self._log_thrown(activation, operation, "authorizer threw")
             self._refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
         elif code == Code.THREW:
-            name, message, stack = _error_fields(operation.state)
+            name, message, stack = error_fields(operation.state)
             self._log_thrown(activation, operation, "event failed")
             thrown: EngineError = MachineThrew(f"{name}: {message}" if name else message, stack)
             if name == "ContextTooLarge":
@@ -840,7 +776,7 @@ class Engine:
         self._close(activation)
 
     def _log_thrown(self, activation: Activation, operation: Operation, what: str) -> None:
-        name, message, stack = _error_fields(operation.state)
+        name, message, stack = error_fields(operation.state)
         self.logs.append(
             LogRow(
                 activation.version_id,
@@ -1142,25 +1078,6 @@ def _culprit(in_flight: list[Operation], reason: str) -> Operation | None:
     return None
 
 
-class ProtocolViolation(Exception):
-    """A runner said something that the protocol does not know: it is killed."""
-
-
-class _PublicPart(msgspec.Struct):
-    public: msgspec.Raw = msgspec.Raw()
-
-
-_decode_public = msgspec.json.Decoder(_PublicPart).decode
-
-
-def public_of(context: str) -> str:
-    """The text of `context.public`, or an empty one."""
-    try:
-        return bytes(_decode_public(context).public).decode()
-    except msgspec.ValidationError:
-        return ""  # the context is not an object
-
-
 def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
     if len(queue) >= MAILBOX_EVENTS:
         return True
@@ -1168,18 +1085,6 @@ def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
     if len(operation.event) * MAILBOX_EVENTS < MAILBOX_BYTES:
         return False
     return sum(len(waiting.event) for waiting in queue) > MAILBOX_BYTES
-
-
-def _spaced_out(activation: Activation, due_at_ms: int, now_ms: int) -> int:
-    """When a timer that was set by a timer may fire: a hundred such a second, after a burst.
-
-    A machine that wakes itself without end is slowed down, never cut off.
-    """
-    turn_ms = max(activation.self_made_ms, now_ms - 1_000) + SELF_MADE_SPACING_MS
-    if due_at_ms - now_ms >= 1_000:
-        return due_at_ms
-    activation.self_made_ms = turn_ms
-    return max(due_at_ms, turn_ms)
 
 
 def _tell(reply: Reply, found: bool | None) -> None:
@@ -1195,26 +1100,3 @@ def _unavailable(error: Exception | None) -> EngineError:
     if isinstance(error, EngineError):
         return error
     return Unavailable(str(error) if error is not None else "no runner is available")
-
-
-def _state_value(state: str) -> str:
-    """The value inside `{"state":<value>,"tags":[…],"done":<bool>}`."""
-    return json.dumps(json.loads(state)["state"], separators=(",", ":"))
-
-
-def _storable(text: str) -> str:
-    """Without what a database refuses: half surrogate pairs and NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-
-
-def _error_fields(text: str) -> tuple[str, str, str]:
-    """Name, message and stack of an error object as the runner wrote it."""
-    try:
-        error = json.loads(text)
-        return (
-            str(error.get("name", "")),
-            str(error.get("message", "")),
-            str(error.get("stack", "")),
-        )
-    except (ValueError, AttributeError):
-        return "", text[:2000], ""

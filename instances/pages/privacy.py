@@ -4,7 +4,7 @@ The API gives the whole context, events and their senders for the scope instance
 pages keep to it.
 """
 
-from instances.engine.core import public_of
+from instances.engine.json_texts import public_of
 from instances.pages.acting import Outcome
 from instances.pages.moment import Moment
 from instances.pages.timeline import Rows
