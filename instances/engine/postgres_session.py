@@ -83,6 +83,7 @@ class Session:
         # and the loop must be told before.
         self._socket = -1
         self._answer: asyncio.Future[list[Row]] | None = None
+        self._result: pq.abc.PGresult | None = None  # came, but not yet the end of its statement
         self._failures = 0
         self._retry_at = 0.0
         self._closed = False
@@ -191,14 +192,20 @@ class Session:
             return
         try:
             pg.consume_input()
-            if pg.is_busy():
-                return
-            result = pg.get_result()
-            while not pg.is_busy() and pg.get_result() is not None:
-                pass  # libpq wants to be read until there is nothing more
+            # The statement has ended only when libpq has nothing more: after an error that may
+            # come in a packet of its own, and until then the connection takes no other statement.
+            while True:
+                if pg.is_busy():
+                    return
+                more = pg.get_result()
+                if more is None:
+                    break
+                if self._result is None:
+                    self._result = more
         except psycopg.Error as error:
             self._cut(str(error))
             return
+        result, self._result = self._result, None
         if pg.status != pq.ConnStatus.OK or (result is not None and _ends_connection(result)):
             self._cut(_message(pg.get_error_message()))
         elif result is not None and self._answer is not None and not self._answer.done():
@@ -218,6 +225,7 @@ class Session:
     def _cut(self, reason: str) -> None:
         """End the connection; a statement that waits for its answer may have had its effect."""
         pg, self._pg = self._pg, None
+        self._result = None
         if pg is not None:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._socket)
