@@ -294,10 +294,12 @@ def test_page_follows_time_travels_and_sends(tab, person):
     assert time.monotonic() - began < 5  # bench/ measures; here it only must not wait for a tick
     tab.wait_for_selector('#timeline [data-seq="2"]')
 
+    tab.wait_for_selector('a[data-shortcut="["]')
     tab.keyboard.press("[")
     tab.wait_for_selector("#past .past")
     assert active(tab) == ["draft"]
     assert "at=1" in tab.url
+    tab.wait_for_selector('a[data-shortcut="]"]')
     tab.keyboard.press("]")
     tab.wait_for_selector("#past .past", state="detached")
 
