@@ -50,16 +50,3 @@ class InvalidSignInLink(DomainError):
 
     status = 410
     code = "invalid-sign-in-link"
-
-
-class WrongPassword(DomainError):
-    """E-mail and password do not match; which of them is wrong is not told."""
-
-    status = 422
-    code = "wrong-password"
-
-
-class TooManyGuesses(DomainError):
-    status = 429
-    code = "too-many-guesses"
-    retry_after_s = 900

@@ -44,6 +44,10 @@ class User(AbstractBaseUser, PermissionsMixin):
     def __str__(self) -> str:
         return self.email
 
+    def has_usable_password(self) -> bool:
+        # Django takes an empty hash for one of a password.
+        return bool(self.password) and super().has_usable_password()
+
 
 class Org(models.Model):
     """The tenant: owns machines, instances and keys."""

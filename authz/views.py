@@ -1,63 +1,63 @@
 """Signing in with a link or a password, signing out, a person's own account, and an org's keys."""
 
 from datetime import UTC, datetime
+from typing import Any
 
-from django import forms
+from allauth.account.utils import perform_login
+from allauth.account.views import LoginView, LogoutView, PasswordChangeView, PasswordSetView
 from django.conf import settings
-from django.contrib.auth import login, logout, update_session_auth_hash
-from django.contrib.auth.forms import SetPasswordForm
 from django.contrib.auth.password_validation import password_validators_help_texts
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.urls import reverse_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from authz import keys, passwords, scopes, sign_in_links
-from authz.errors import InvalidSignInLink, MissingScope, TooManyGuesses, WrongPassword
+from authz import keys, scopes, sign_in_links
+from authz.account_adapter import MISMATCH, is_path_of_site
+from authz.errors import InvalidSignInLink, MissingScope
+from authz.forms import SignInForm
 from authz.members import Member, member_of, memberships_of
-from authz.models import Key, User
+from authz.models import Key, Membership, User
 from authz.permissions import require
 from authz.serializers import NAME_LENGTH_MAX
 from statebacked_site.errors import InvalidParameter
 from statebacked_site.frame import SESSION_ORG, org_page, render_page, tell, to_sign_in
 from statebacked_site.paging import page_of
 
-BACKEND = "django.contrib.auth.backends.ModelBackend"
 
-
-@never_cache
-@require_http_methods(["GET", "HEAD", "POST"])
-def sign_in(request: HttpRequest) -> HttpResponse:
+class SignInView(LoginView):  # type: ignore[misc]
     """With e-mail and password; says how to get a link without them."""
-    if request.user.is_authenticated:
-        return redirect(next_path(request))
-    if request.method != "POST":
-        return _sign_in_page(request)
-    email = request.POST.get("email", "").strip()
-    try:
-        user = passwords.check(request, email, request.POST.get("password", ""))
-    except (WrongPassword, TooManyGuesses) as exc:
-        return _sign_in_page(request, email=email, error=str(exc), status=exc.status)
-    login(request, user, backend=BACKEND)
-    return redirect(next_path(request))
+
+    template_name = "authz/sign_in.html"
+
+    def form_invalid(self, form: SignInForm) -> HttpResponse:
+        guessed_too_often = form.has_error(NON_FIELD_ERRORS, "too_many_login_attempts")
+        response: HttpResponse = super().form_invalid(form)
+        response.status_code = 429 if guessed_too_often else 422
+        return response
+
+    def get_context_data(self, **more: Any) -> dict[str, Any]:
+        form: SignInForm = more.get("form") or self.get_form()
+        wrong = form.non_field_errors() or ([MISMATCH] if form.errors else [])
+        return {
+            **super().get_context_data(**more),
+            "email": form["login"].value() or "",
+            "error": next(iter(wrong), ""),
+            "next": next_path(self.request),
+            "api_url": f"{settings.PUBLIC_URL}/api",
+        }
 
 
-def _sign_in_page(
-    request: HttpRequest, *, email: str = "", error: str = "", status: int = 200
-) -> HttpResponse:
-    context = {
-        "email": email,
-        "error": error,
-        "next": next_path(request),
-        "api_url": f"{settings.PUBLIC_URL}/api",
-    }
-    return render(request, "authz/sign_in.html", context, status=status)
+sign_in = require_http_methods(["GET", "HEAD", "POST"])(SignInView.as_view())
+sign_out = require_POST(LogoutView.as_view())
 
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
-def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
+def sign_in_link(request: HttpRequest, token: str) -> HttpResponseBase:
     """GET asks for confirmation and POST signs in: a program that previews links uses none up."""
     now = datetime.now(UTC)
     try:
@@ -68,62 +68,58 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
         user = sign_in_links.use(token, now)
     except InvalidSignInLink as exc:
         return render(request, "authz/invalid_link.html", {"message": exc}, status=exc.status)
-    login(request, user, backend=BACKEND)
-    return redirect(next_path(request))
+    response: HttpResponseBase = perform_login(request, user, redirect_url=next_path(request))
+    return response
 
 
-@require_POST
-def sign_out(request: HttpRequest) -> HttpResponse:
-    logout(request)
-    return redirect("home")
+class AccountPage:
+    """What both forms for a password share: the page around them."""
+
+    request: HttpRequest
+    success_url = reverse_lazy("account")
+
+    def render_to_response(self, context: dict[str, Any], **_options: Any) -> HttpResponse:
+        request = self.request
+        assert isinstance(request.user, User)
+        user = request.user
+        status = 422 if context["form"].errors else 200
+        shown = {
+            "form": context["form"],
+            "has_password": user.has_usable_password(),
+            "password_rules": password_validators_help_texts(),
+            "memberships": memberships_of(user),
+        }
+        if not shown["memberships"]:
+            return render(request, "authz/account_small.html", shown, status=status)
+        member = member_of(user, seen_last(request, shown["memberships"]))
+        return render_page(
+            request, member, "authz/account.html", shown, section="account", status=status
+        )
 
 
-class PasswordForm(SetPasswordForm):  # type: ignore[type-arg]
-    """A new password, and the old one if there is one."""
+class ChangePassword(AccountPage, PasswordChangeView):  # type: ignore[misc]
+    """The old one is asked for; five attempts a minute."""
 
-    old_password = forms.CharField(strip=False, required=False)
 
-    def clean_old_password(self) -> str:
-        given: str = self.cleaned_data["old_password"]
-        if has_password(self.user) and not self.user.check_password(given):
-            raise forms.ValidationError("This is not your password.")
-        return given
+class SetPassword(AccountPage, PasswordSetView):  # type: ignore[misc]
+    """The first one of who signed in by a link."""
 
 
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
-def account(request: HttpRequest) -> HttpResponse:
+def account(request: HttpRequest) -> HttpResponseBase:
     """Who I am, which orgs I am in, and my password."""
     if not isinstance(request.user, User):
         return to_sign_in(request)
-    user = request.user
-    form = PasswordForm(user, request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        form.save()
-        # Whoever else is signed in as this person is not any more.
-        update_session_auth_hash(request, user)
-        tell(request, "Your password was changed. Other sessions of yours have ended.")
-        return redirect("account")
-    context = {
-        "form": form,
-        "has_password": has_password(user),
-        "password_rules": password_validators_help_texts(),
-    }
-    status = 422 if form.errors else 200
-    memberships = memberships_of(user)
-    if not memberships:
-        return render(request, "authz/account_small.html", context, status=status)
-    seen_last = request.session.get(SESSION_ORG)
-    shown = next((m for m in memberships if m.org.public_id == seen_last), memberships[0])
-    context["memberships"] = memberships
-    return render_page(
-        request,
-        member_of(user, shown),
-        "authz/account.html",
-        context,
-        section="account",
-        status=status,
-    )
+    view = ChangePassword if request.user.has_usable_password() else SetPassword
+    response: HttpResponseBase = view.as_view()(request)
+    return response
+
+
+def seen_last(request: HttpRequest, memberships: list[Membership]) -> Membership:
+    """The membership in the org that was looked at last; `memberships` is not empty."""
+    org = request.session.get(SESSION_ORG)
+    return next((m for m in memberships if m.org.public_id == org), memberships[0])
 
 
 # --- Keys ---------------------------------------------------------------------------------------
@@ -186,14 +182,7 @@ def delete_key(request: HttpRequest, member: Member, key: str) -> HttpResponse:
     return redirect("keys-page", member.org.public_id)
 
 
-def has_password(user: User) -> bool:
-    # Django takes an empty hash for one of a password.
-    return bool(user.password) and user.has_usable_password()
-
-
 def next_path(request: HttpRequest) -> str:
     """Where the person was going; never another site."""
     path = request.POST.get("next") or request.GET.get("next") or "/"
-    if path.startswith("/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None):
-        return path
-    return "/"
+    return path if is_path_of_site(path) else "/"

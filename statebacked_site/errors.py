@@ -199,6 +199,10 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _answer(request, NotFound("There is nothing here"))
 
 
+def too_many_requests(request: HttpRequest) -> HttpResponse:
+    return _page(request, HTTPStatus.TOO_MANY_REQUESTS, "That was too often. Wait a minute.")
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     # Django has logged the exception itself; the id ties its report to the answer.
     name = request_id(request)

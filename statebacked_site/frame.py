@@ -108,9 +108,9 @@ def to_sign_in(request: HttpRequest) -> HttpResponse:
     if request.headers.get("HX-Request"):
         came_from = request.headers.get("HX-Current-URL", "/")
         path = "/" + came_from.partition("//")[2].partition("/")[2]
-        target = redirect_to_login(path, reverse("sign-in"), "next").url
+        target = redirect_to_login(path, reverse("account_login"), "next").url
         return HttpResponse(status=204, headers={"HX-Redirect": target})
-    return redirect_to_login(request.get_full_path(), reverse("sign-in"), "next")
+    return redirect_to_login(request.get_full_path(), reverse("account_login"), "next")
 
 
 def remember_org(request: HttpRequest, org: Org) -> None:

@@ -105,6 +105,8 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "channels",
     "django_htmx",
+    "allauth",
+    "allauth.account",
     "statebacked_site",
     "authz",
     "machines",
@@ -122,6 +124,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 
 ROOT_URLCONF = "statebacked_site.urls"
@@ -208,6 +211,21 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+# Signing in and changing passwords is django-allauth's, as authz/account_adapter.py tells it to be:
+# by e-mail address, which nobody has to confirm, since the site sends no mail.
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "authz.account_adapter.AccountAdapter"
+ACCOUNT_FORMS = {"login": "authz.forms.SignInForm"}
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_REDIRECT_URL = "home"
+ACCOUNT_SESSION_REMEMBER = True
+# Guesses at sign-in are counted by authz/passwords.py; `change_password` keeps its default.
+ACCOUNT_RATE_LIMITS = {"login": None, "login_failed": None}
 
 # --- API ----------------------------------------------------------------------------------
 

@@ -50,9 +50,10 @@ OF_VERSION = f"{OF_MACHINE}/versions/<str:version>"
 
 pages = [
     path("", home, name="home"),
-    path("sign-in", sign_in, name="sign-in"),
+    # The names are those that django-allauth asks for.
+    path("sign-in", sign_in, name="account_login"),
     path("sign-in/<str:token>", sign_in_link, name="sign-in-link"),
-    path("sign-out", sign_out, name="sign-out"),
+    path("sign-out", sign_out, name="account_logout"),
     path("account", account, name="account"),
     path("theme", theme, name="theme"),
     path(OF_ORG, org_home, name="org-home"),
@@ -104,4 +105,5 @@ urlpatterns = [*pages, *api]
 handler400 = "statebacked_site.errors.bad_request"
 handler403 = "statebacked_site.errors.permission_denied"
 handler404 = "statebacked_site.errors.page_not_found"
+handler429 = "statebacked_site.errors.too_many_requests"
 handler500 = "statebacked_site.errors.server_error"

@@ -72,7 +72,7 @@ class Progress:
 def home(request: HttpRequest) -> HttpResponse:
     """The org that the person looked at last, or how to sign in."""
     if not isinstance(request.user, User):
-        return redirect("sign-in")
+        return redirect("account_login")
     memberships = memberships_of(request.user)
     if not memberships:
         return render(request, "site/no_org.html", {"api_url": api_url()})

@@ -28,7 +28,7 @@ def user():
 
 
 def sign_in(client, user, password=PASSWORD, **more):
-    return client.post("/sign-in", {"email": user.email, "password": password, **more})
+    return client.post("/sign-in", {"login": user.email, "password": password, **more})
 
 
 # --- Signing in ---------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_signing_in_with_a_password(client, user):
 
 def test_wrong_password_and_unknown_address_look_the_same(client, user):
     wrong = text_of(assert_strict(sign_in(client, user, "wrong"), 422))
-    unknown = client.post("/sign-in", {"email": "nobody@example.com", "password": PASSWORD})
+    unknown = client.post("/sign-in", {"login": "nobody@example.com", "password": PASSWORD})
 
     assert text_of(assert_strict(unknown, 422)) == wrong
     assert "do not match" in wrong
@@ -86,6 +86,30 @@ def test_right_password_forgives_earlier_guesses(client, user):
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "javascript:x"])
 def test_signing_in_leads_to_no_other_site(client, user, target):
     assert sign_in(client, user, next=target)["location"] == "/"
+    assert client.get("/sign-in", {"next": target})["location"] == "/"
+
+
+@pytest.mark.parametrize("email", ["", "x" * 255, "ada\0@example.com", "no address"])
+def test_what_is_no_address_is_as_wrong_as_any_other(client, user, email):
+    r = client.post("/sign-in", {"login": email, "password": PASSWORD})
+
+    assert "do not match" in assert_strict(r, 422)
+
+
+def test_address_of_a_host_without_a_domain_signs_in(client):
+    user = make_user("ada@intranet")
+    user.set_password(PASSWORD)
+    user.save(update_fields=["password"])
+
+    assert sign_in(client, user).status_code == 302
+
+
+def test_program_gets_a_page_as_well(client, user):
+    r = client.post(
+        "/sign-in", {"login": "a", "password": "b"}, headers={"accept": "application/json"}
+    )
+
+    assert_strict(r, 422)
 
 
 def test_signing_out(client, user):
@@ -98,7 +122,7 @@ def test_signing_out(client, user):
 
 
 def test_hostile_address_is_escaped(client):
-    r = client.post("/sign-in", {"email": HOSTILE, "password": "x"})
+    r = client.post("/sign-in", {"login": HOSTILE, "password": "x"})
 
     assert_strict(r, 422)
 
@@ -128,7 +152,7 @@ def test_first_password_needs_no_old_one(user):
     client = Client()
     client.force_login(newcomer)
 
-    r = client.post("/account", {"new_password1": PASSWORD, "new_password2": PASSWORD})
+    r = client.post("/account", {"password1": PASSWORD, "password2": PASSWORD})
 
     assert r.status_code == 302
     newcomer.refresh_from_db()
@@ -140,13 +164,13 @@ def test_changing_the_password_needs_the_old_one_and_ends_other_sessions(user):
     here, elsewhere = Client(), Client()
     here.force_login(user)
     elsewhere.force_login(user)
-    new = {"new_password1": "another long password", "new_password2": "another long password"}
+    new = {"password1": "another long password", "password2": "another long password"}
 
-    wrong = here.post("/account", {"old_password": "wrong", **new})
+    wrong = here.post("/account", {"oldpassword": "wrong", **new})
     assert "This is not your password" in assert_strict(wrong, 422)
     assert elsewhere.get("/account").status_code == 200
 
-    here.post("/account", {"old_password": PASSWORD, **new})
+    here.post("/account", {"oldpassword": PASSWORD, **new})
     assert here.get("/account").status_code == 200
     assert elsewhere.get("/account").status_code == 302
 
@@ -155,17 +179,49 @@ def test_changing_the_password_needs_the_old_one_and_ends_other_sessions(user):
 def test_password_that_is_refused_says_why(user, first, second):
     client = Client()
     client.force_login(user)
-    given = {"old_password": PASSWORD, "new_password1": first, "new_password2": second}
+    given = {"oldpassword": PASSWORD, "password1": first, "password2": second}
 
     page = assert_strict(client.post("/account", given), 422)
 
     assert 'aria-invalid="true"' in page
 
 
+def test_guesses_at_the_old_password_are_bounded(user):
+    client = Client()
+    client.force_login(user)
+    guess = {
+        "oldpassword": "wrong",
+        "password1": "another long one",
+        "password2": "another long one",
+    }
+
+    answers = [client.post("/account", guess).status_code for _ in range(6)]
+
+    assert answers == [422] * 5 + [429]
+    assert "Wait a minute" in assert_strict(client.post("/account", guess), 429)
+
+
+def test_password_keeps_its_spaces(user):
+    client = Client()
+    client.force_login(user)
+    spaced = {"password1": " spaces at both ends ", "password2": " spaces at both ends "}
+
+    client.post("/account", {"oldpassword": PASSWORD, **spaced})
+
+    assert sign_in(Client(), user, " spaces at both ends ").status_code == 302
+
+
 def test_account_of_a_person_without_an_org(client):
     client.force_login(make_user())
 
     assert_strict(client.get("/account"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/signup", "/accounts/signup/", "/accounts/login/", "/password/reset"]
+)
+def test_nobody_signs_up(client, path):
+    assert client.get(path).status_code == 404
 
 
 # --- Keys ---------------------------------------------------------------------------------------

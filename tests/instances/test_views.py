@@ -338,7 +338,7 @@ def test_signed_out_visitor_is_sent_to_sign_in(client, machine):
     r = client.get(url_of(instance))
 
     assert r.status_code == 302
-    assert reverse("sign-in") in r["location"]
+    assert reverse("account_login") in r["location"]
 
 
 # --- Actions ------------------------------------------------------------------------------------
