@@ -17,6 +17,7 @@ from rest_framework.response import Response
 
 from authz.permissions import Rule, scope
 from instances.access import get_instance, instances_of
+from instances.engine.holding import Resume, resume_named
 from instances.errors import InstanceNotFound
 from instances.logs import LogQuery, read_logs
 from instances.models import Instance, Transition
@@ -151,15 +152,17 @@ class StatusView(ApiView):
         "Pause or resume an instance",
         {204: None},
         request=SetStatus,
-        description="A paused instance answers every event with 409 `invalid-state`; timers that"
-        " fire meanwhile are tried 5 times and then kept as dead events.",
+        description="A paused instance answers every event with 409 `invalid-state`. Its timers and"
+        " messages are held until it resumes; messages then come at once and in order.",
     )
     def put(self, request: Request, machine: str, instance: str) -> Response:
         from instances.engine import door
 
         found = get_instance(self.caller, machine, instance)
-        status = Instance.Status[self.given(SetStatus)["status"].upper()]
-        if not door.set_status(found.pk, status):
+        given = self.given(SetStatus)
+        status = Instance.Status[given["status"].upper()]
+        timers = resume_named(given.get("timers", Resume.ORIGINAL.label))
+        if not door.set_status(found.pk, status, timers):
             raise InstanceNotFound("The instance was deleted meanwhile")
         return Response(status=204)
 

@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 
 from authz.callers import Caller
 from authz.permissions import require
+from instances.engine.holding import HELD_MS
 from instances.models import DeadLetter, Delivery, DeliveryFields
 from instances.pages.words import duration
 from statebacked_site.errors import Conflict, InvalidParameter, NotFound
@@ -52,7 +53,9 @@ def fire_now(caller: Caller, delivery_id: int, now_ms: int) -> None:
     """Make a delivery due; the engine takes it within a second. Raises NotFound if it is gone."""
     require(caller, SCOPE)
     # One that is claimed waits in the engine for a moment within the next second: leave the claim.
-    if not pending(caller).filter(pk=delivery_id).update(due_at=now_ms):
+    if not pending(caller).filter(pk=delivery_id, due_at__lt=HELD_MS).update(due_at=now_ms):
+        if pending(caller).filter(pk=delivery_id).exists():
+            raise Conflict("The instance is paused: what it is to get is held until it resumes")
         raise NotFound("It was delivered or cancelled meanwhile")
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 from django.db import models
 
 from authz.models import Org
+from instances.engine.holding import HELD_MS, planned_ms
 from machines.models import Machine, MachineVersion
 
 
@@ -40,6 +41,7 @@ class Instance(models.Model):
         related_name="+",
     )
     status = models.PositiveSmallIntegerField(choices=Status.choices, default=Status.RUNNING)
+    paused_at = models.BigIntegerField(null=True)  # null while it runs
     seq = models.BigIntegerField()
     ts = models.BigIntegerField()  # of the latest state; grows with every transition
     state = models.TextField()  # {"state": value, "tags": [...], "done": bool}
@@ -143,11 +145,21 @@ class DeliveryFields(models.Model):
 class Delivery(DeliveryFields):
     """Everything durable that is still to be done: timers, and later messages and spawns.
 
+    While its target is paused `due_at` is far away (engine/holding.py); `planned_at` is its time.
+
     A row is written in the commit of the transition that caused it and deleted in the commit of
     the transition that consumes it.
     """
 
     id = models.BigAutoField(primary_key=True)
+
+    @property
+    def is_held(self) -> bool:
+        return self.due_at >= HELD_MS
+
+    @property
+    def planned_at(self) -> int:
+        return planned_ms(self.due_at)
 
     class Meta:
         db_table = "delivery"

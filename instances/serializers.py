@@ -6,6 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from instances.engine.holding import Resume
 from instances.models import Delivery, Instance, Transition
 from instances.stored_state import parse_state
 from machines.serializers import VersionJson
@@ -120,6 +121,7 @@ class AdminStateJson(JsonObject):
     tags = Tags(source="state")
     done = Done(source="state")
     status = StatusField(choices=STATUSES)
+    paused_at = Timestamp(required=False)
     machine_version = VersionJson(source="version")
     desired_machine_version = VersionJson(source="desired_version", required=False)
     created_at = Timestamp()
@@ -134,6 +136,18 @@ class DeleteInstance(JsonObject):
 
 class SetStatus(JsonObject):
     status = serializers.ChoiceField(choices=STATUSES)
+    timers = serializers.ChoiceField(
+        choices=[resume.label for resume in Resume],
+        required=False,
+        help_text="With `running`: when the held timers fire. `original`: at their time, and at"
+        " once what is overdue; `keep-remaining`: later by as long as the pause was; `fire-now`:"
+        " all at once. By default `original`.",
+    )
+
+    def validate(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given["status"] != Instance.Status.RUNNING.label and "timers" in given:
+            raise serializers.ValidationError({"timers": "only goes with the status running"})
+        return given
 
 
 class TransitionJson(JsonObject):

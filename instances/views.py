@@ -18,6 +18,7 @@ from authz.models import Org, User
 from instances import deliveries
 from instances.access import get_instance, instances_of
 from instances.engine import door
+from instances.engine.holding import Resume, resume_named
 from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
@@ -283,6 +284,7 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "previous_seq": moment.seq - 1,
         "next_seq": moment.seq + 1,
         "is_paused": instance.status == Instance.Status.PAUSED,
+        "paused_ms": instance.paused_at,
         "services": acting.services_of(instance.children),
         "version": version_name(MachineVersion.objects.filter(pk=moment.version_id).first()),
         "timer_count": parts.timer_count(instance),
@@ -438,7 +440,11 @@ def instance_pause(
     found = _instance(member, machine, instance)
     is_resuming = request.POST.get("status") == "running"
     status = Instance.Status.RUNNING if is_resuming else Instance.Status.PAUSED
-    door.set_status(found.pk, status)
+    try:
+        timers = resume_named(request.POST.get("timers", Resume.ORIGINAL.label))
+    except KeyError as exc:
+        raise InvalidParameter("Choose when its timers fire", "timers") from exc
+    door.set_status(found.pk, status, timers)
     tell(request, f"{found.slug} is {'running again' if is_resuming else 'paused'}")
     return redirect("instance-page", member.org.public_id, machine, instance)
 

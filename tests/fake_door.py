@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from instances import lean
 from instances.engine import door
+from instances.engine.holding import Resume
 from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 
@@ -30,8 +31,9 @@ class FakeDoor:
         self.calls.append(("check_bundle", source))
         return self.check(source)
 
-    def set_status(self, instance_id: int, status: int) -> bool:
-        self.calls.append(("set_status", (instance_id, status)))
+    def set_status(self, instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
+        how = (timers,) if timers else ()
+        self.calls.append(("set_status", (instance_id, status, *how)))
         return Instance.objects.filter(pk=instance_id).update(status=status) == 1
 
     def delete_instance(self, instance_id: int) -> bool:

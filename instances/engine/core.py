@@ -36,6 +36,7 @@ from instances.engine.errors import (
     RejectedByAuthorizer,
     Unavailable,
 )
+from instances.engine.holding import Resume
 from instances.engine.json_texts import error_fields, public_of, state_value, storable
 from instances.engine.operations import (
     SETTLED,
@@ -952,7 +953,9 @@ class Engine:
         delivery = operation.delivery
         if delivery is None:
             return
-        if error.counts_as_attempt:
+        if isinstance(error, InstancePaused):
+            self.store.hold(delivery.id)
+        elif error.counts_as_attempt:
             self.store.fail(delivery, f"{error.code}: {error}"[:2000])
         else:
             self.store.postpone(delivery.id, self.clock.now_ms() + 1_000)
@@ -1018,8 +1021,18 @@ class Engine:
 
     # ------------------------------------------------------------------ pause, delete, drain
 
-    def set_status(self, key: tuple[int, str], row_id: int, status: int, reply: Reply) -> None:
-        """Pause or resume. Pausing stops the services; their error events come when it resumes."""
+    def set_status(
+        self,
+        key: tuple[int, str],
+        row_id: int,
+        status: int,
+        reply: Reply,
+        timers: Resume = Resume.ORIGINAL,
+    ) -> None:
+        """Pause or resume. Pausing stops the services; their error events come when it resumes.
+
+        `timers` says when the timers that the pause has held fire.
+        """
 
         def done(found: bool | None) -> None:
             activation = self.activations.get(key)
@@ -1027,7 +1040,7 @@ class Engine:
                 self._close(activation)
             _tell(reply, found)
 
-        self.store.set_status(row_id, status, done)
+        self.store.set_status(row_id, status, done, timers)
 
     def delete(self, key: tuple[int, str], row_id: int, reply: Reply) -> None:
         def done(found: bool | None) -> None:

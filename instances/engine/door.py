@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from instances.engine.errors import OutcomeUnknown, Unavailable
 from instances.engine.forwarding import Forwarder
+from instances.engine.holding import Resume
 from instances.engine.node import EngineNode
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
@@ -69,15 +70,14 @@ def check_bundle(source: bytes) -> BundleInfo:
     return run(node().pool.check_bundle(source))
 
 
-def set_status(instance_id: int, status: int) -> bool:
+def set_status(instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
     """Pause or resume an instance; False if it is gone."""
-
     here = node()
     key = _key_of(instance_id)
     if key is None:
         return False
     engine = here.engine
-    return bool(run(here.call(lambda f: engine.set_status(key, instance_id, status, f))))
+    return bool(run(here.call(lambda f: engine.set_status(key, instance_id, status, f, timers))))
 
 
 def delete_instance(instance_id: int) -> bool:

@@ -23,8 +23,11 @@ class InstanceExists(EngineError):
 
 
 class InstancePaused(EngineError):
+    """Deliveries are held until it resumes."""
+
     status = 409
     code = "invalid-state"
+    counts_as_attempt = False
 
 
 class InstanceDeleted(EngineError):

@@ -10,6 +10,7 @@ that must come first is asked for by `(SELECT count(*) …) >= 0`, and `(… IN 
 answered from a hash table, where a plain IN may become a join.
 """
 
+from instances.engine.holding import HELD_MS, Resume
 from instances.engine.plan import DELIVERY_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS
 
 DATABASE_NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
@@ -130,8 +131,43 @@ FIND_REQUEST_KEY = """SELECT 1 FROM transition
 
 # --- other changes
 
-SET_STATUS = """UPDATE instance SET status = $2::bigint WHERE id = $1::bigint AND status <> 2
- RETURNING id"""
+# Pausing holds what the instance is to get, resuming releases it (holding.py). Both lock the
+# instance before its deliveries, and so does a HOLD: the second sees what the first has done.
+PAUSE = f"""WITH was AS MATERIALIZED (SELECT id, machine_id, slug FROM instance
+ WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
+changed AS (UPDATE instance t SET status = 1, paused_at = coalesce(t.paused_at, {STATEMENT_NOW_MS})
+ FROM was WHERE t.id = was.id RETURNING t.id),
+locked AS MATERIALIZED (SELECT d.id FROM delivery d
+ JOIN was ON d.target_machine_id = was.machine_id AND d.target_slug = was.slug
+ WHERE d.due_at < {HELD_MS} ORDER BY d.id FOR UPDATE OF d),
+held AS (UPDATE delivery d SET due_at = d.due_at + {HELD_MS} FROM locked
+ WHERE d.id = locked.id AND d.due_at < {HELD_MS})
+SELECT id FROM changed"""
+# The planned time of `d`, held or not.
+PLANNED = f"(d.due_at - CASE WHEN d.due_at >= {HELD_MS} THEN {HELD_MS} ELSE 0 END)"
+RESUME = f"""WITH was AS MATERIALIZED (SELECT id, machine_id, slug, status, paused_at FROM instance
+ WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
+changed AS (UPDATE instance t SET status = 0, paused_at = NULL FROM was WHERE t.id = was.id
+ RETURNING t.id),
+locked AS MATERIALIZED (SELECT d.id, d.due_at, was.paused_at FROM delivery d
+ JOIN was ON d.target_machine_id = was.machine_id AND d.target_slug = was.slug
+ WHERE was.status = 1 ORDER BY d.id FOR UPDATE OF d),
+x AS MATERIALIZED (SELECT id, paused_at AS since, row_number() OVER (ORDER BY due_at, id) AS n
+ FROM locked),
+released AS (UPDATE delivery d SET
+ claim_until = CASE WHEN d.due_at >= {HELD_MS} THEN 0 ELSE d.claim_until END,
+ due_at = CASE WHEN d.kind <> 0 OR $2::bigint = {Resume.ORIGINAL} THEN {PLANNED}
+   WHEN $2::bigint = {Resume.KEEP_REMAINING}
+     THEN {PLANNED} + greatest({STATEMENT_NOW_MS} - coalesce(x.since, {STATEMENT_NOW_MS}), 0)
+   ELSE least({PLANNED}, {STATEMENT_NOW_MS} + x.n) END
+ FROM x WHERE d.id = x.id)
+SELECT id FROM changed"""
+HOLD = f"""WITH paused AS MATERIALIZED (SELECT t.id FROM instance t
+ JOIN delivery d ON d.target_machine_id = t.machine_id AND d.target_slug = t.slug
+ WHERE d.id = $1::bigint AND t.status = 1 FOR SHARE OF t)
+UPDATE delivery SET claim_until = 0, claims = claims - 1,
+ due_at = due_at + {HELD_MS} * (SELECT count(*) FROM paused)
+ WHERE id = $1::bigint AND due_at < {HELD_MS} AND (SELECT count(*) FROM paused) >= 0"""
 DELETE = """WITH found AS MATERIALIZED (SELECT id, machine_id, slug FROM instance
  WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
 gone AS (UPDATE instance t SET status = 2, seq = t.seq + 1, slug = t.slug || '~' || t.id,
@@ -157,15 +193,16 @@ CLAIM = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $3::bigint, c
 RENEW_CLAIMS = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $2::bigint
  WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[])
    ORDER BY id FOR UPDATE SKIP LOCKED))"""
-POSTPONE = """UPDATE delivery SET claim_until = 0, claims = claims - 1, due_at = $2::bigint
- WHERE id = $1::bigint"""
+POSTPONE = f"""UPDATE delivery SET claim_until = 0, claims = claims - 1, due_at = $2::bigint
+ WHERE id = $1::bigint AND due_at < {HELD_MS}"""
 FAIL = f"""UPDATE delivery SET attempts = attempts + 1, last_error = $3::text, claim_until = 0,
- due_at = {STATEMENT_NOW_MS} + $4::bigint WHERE id = $1::bigint AND attempts = $2::bigint"""
+ due_at = {STATEMENT_NOW_MS} + $4::bigint
+ WHERE id = $1::bigint AND attempts = $2::bigint AND due_at < {HELD_MS}"""
 
 _KEPT_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
  source_n, send_id, event, due_at, claim_until, claims"""
 BURY = f"""WITH gone AS (DELETE FROM delivery WHERE id = $1::bigint AND attempts = $2::bigint
- RETURNING *)
+ AND due_at < {HELD_MS} RETURNING *)
 INSERT INTO dead_letter ({_KEPT_COLUMNS}, attempts, last_error, created_at, died_at, reason)
 SELECT {_KEPT_COLUMNS}, $3::bigint, $4::text, created_at, {STATEMENT_NOW_MS}, $4::text FROM gone"""
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from instances.engine import postgres_sql as sql
+from instances.engine.holding import Resume
 from instances.engine.operations import (
     Activation,
     Code,
@@ -405,9 +406,16 @@ class PostgresStore:
         return moved, gone
 
     def set_status(
-        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+        self,
+        instance_id: int,
+        status: int,
+        done: Callable[[bool | None], None],
+        timers: Resume = Resume.ORIGINAL,
     ) -> None:
-        self._change("set_status", bigint(instance_id), bigint(status), done=done)
+        if status == 1:
+            self._change("pause", bigint(instance_id), done=done)
+        else:
+            self._change("resume", bigint(instance_id), bigint(timers), done=done)
 
     def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
         def deleted(found: bool | None) -> None:
@@ -447,6 +455,9 @@ class PostgresStore:
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         self._change("postpone", bigint(delivery_id), bigint(due_at_ms))
+
+    def hold(self, delivery_id: int) -> None:
+        self._change("hold", bigint(delivery_id))
 
     def fail(self, delivery: Delivery, error: str) -> None:
         async def work() -> None:
@@ -551,7 +562,9 @@ READING = {"read": sql.READ, "find_request_key": sql.FIND_REQUEST_KEY}
 HOUSEKEEPING = {
     "deleted": sql.DELETED,
     "moved": sql.MOVED,
-    "set_status": sql.SET_STATUS,
+    "pause": sql.PAUSE,
+    "resume": sql.RESUME,
+    "hold": sql.HOLD,
     "delete": sql.DELETE,
     "purge": sql.PURGE,
     "purge_logs": sql.PURGE_LOGS,

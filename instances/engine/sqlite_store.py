@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from instances.engine.holding import HELD_MS, Resume
 from instances.engine.operations import (
     Code,
     Delivery,
@@ -62,6 +63,27 @@ READ = """SELECT id, version_id, status, seq, ts, state, extra, context, childre
 CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
  RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
+PAUSE = """UPDATE instance SET status=1, paused_at=coalesce(paused_at, :now)
+ WHERE id=:id AND status<>2"""
+RESUME = "UPDATE instance SET status=0, paused_at=NULL WHERE id=:id AND status<>2"
+HOLD_ALL = f"""UPDATE delivery SET due_at=due_at+{HELD_MS} WHERE due_at<{HELD_MS}
+ AND (target_machine_id, target_slug)=
+   (SELECT machine_id, slug FROM instance WHERE id=:id AND status=0)"""
+# The planned time of `d`, held or not.
+PLANNED = f"(d.due_at - iif(d.due_at>={HELD_MS}, {HELD_MS}, 0))"
+RELEASE_HELD = f"""UPDATE delivery AS d SET
+ claim_until=iif(d.due_at>={HELD_MS}, 0, d.claim_until),
+ due_at=CASE WHEN d.kind<>0 OR :timers={Resume.ORIGINAL} THEN {PLANNED}
+   WHEN :timers={Resume.KEEP_REMAINING} THEN {PLANNED} + max(:now - coalesce(x.since, :now), 0)
+   ELSE min({PLANNED}, :now + x.n) END
+ FROM (SELECT e.id, t.paused_at AS since, row_number() OVER (ORDER BY e.due_at, e.id) AS n
+   FROM instance t JOIN delivery e ON e.target_machine_id=t.machine_id AND e.target_slug=t.slug
+   WHERE t.id=:id AND t.status=1) AS x
+ WHERE d.id=x.id"""
+HOLD = f"""UPDATE delivery AS d SET claim_until=0, claims=claims-1,
+ due_at=due_at+{HELD_MS}*EXISTS (SELECT 1 FROM instance t
+   WHERE t.machine_id=d.target_machine_id AND t.slug=d.target_slug AND t.status=1)
+ WHERE id=? AND due_at<{HELD_MS}"""
 DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
  source_n, send_id, event, due_at, claim_until, claims, attempts, last_error, created_at"""
 
@@ -164,12 +186,20 @@ class SqliteStore:
         self._queue.put(operations)
 
     def set_status(
-        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+        self,
+        instance_id: int,
+        status: int,
+        done: Callable[[bool | None], None],
+        timers: Resume = Resume.ORIGINAL,
     ) -> None:
-        sql = "UPDATE instance SET status=? WHERE id=? AND status<>2"
-
         def work() -> bool:
-            return self.db.execute(sql, (status, instance_id)).rowcount == 1
+            values = {"id": instance_id, "timers": timers, "now": time.time_ns() // 1_000_000}
+            self.db.execute("BEGIN IMMEDIATE")
+            # The deliveries first: they ask whether and since when the instance is paused.
+            self.db.execute(HOLD_ALL if status == 1 else RELEASE_HELD, values)
+            found = self.db.execute(PAUSE if status == 1 else RESUME, values).rowcount == 1
+            self.db.execute("COMMIT")
+            return found
 
         self._task(work, done, failed=None)
 
@@ -219,27 +249,33 @@ class SqliteStore:
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         # Not the delivery's fault: the claim does not count towards CLAIMS_MAX.
-        sql = "UPDATE delivery SET claim_until=0, claims=claims-1, due_at=? WHERE id=?"
-        self._task(lambda: self.db.execute(sql, (due_at_ms, delivery_id)).rowcount)
+        sql = "UPDATE delivery SET claim_until=0, claims=claims-1, due_at=? WHERE id=? AND due_at<?"
+        self._task(lambda: self.db.execute(sql, (due_at_ms, delivery_id, HELD_MS)).rowcount)
+
+    def hold(self, delivery_id: int) -> None:
+        self._task(lambda: self.db.execute(HOLD, (delivery_id,)).rowcount)
 
     def fail(self, delivery: Delivery, error: str) -> None:
         def work() -> None:
             if delivery.attempts + 1 >= ATTEMPTS_MAX:
-                self.db.execute(
-                    "UPDATE delivery SET attempts=?, last_error=? WHERE id=? AND attempts=?",
-                    (delivery.attempts + 1, error, delivery.id, delivery.attempts),
+                counted = self.db.execute(
+                    "UPDATE delivery SET attempts=?, last_error=?"
+                    " WHERE id=? AND attempts=? AND due_at<?",
+                    (delivery.attempts + 1, error, delivery.id, delivery.attempts, HELD_MS),
                 )
-                self._bury(delivery.id, error)
+                if counted.rowcount:
+                    self._bury(delivery.id, error)
             else:
                 self.db.execute(
                     "UPDATE delivery SET attempts=?, last_error=?, claim_until=0, due_at=?"
-                    " WHERE id=? AND attempts=?",
+                    " WHERE id=? AND attempts=? AND due_at<?",
                     (
                         delivery.attempts + 1,
                         error,
                         time.time_ns() // 1_000_000 + RETRY_AFTER_MS,
                         delivery.id,
                         delivery.attempts,
+                        HELD_MS,
                     ),
                 )
 

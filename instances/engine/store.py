@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from instances.engine.holding import Resume
 from instances.engine.operations import Delivery, Operation, Outcome
 
 T = TypeVar("T")
@@ -72,9 +73,16 @@ class Store(Protocol):
         """
 
     def set_status(
-        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+        self,
+        instance_id: int,
+        status: int,
+        done: Callable[[bool | None], None],
+        timers: Resume = Resume.ORIGINAL,
     ) -> None:
-        """Pause or resume. `done` gets False if the instance is gone, None if the write failed."""
+        """Pause or resume. `done` gets False if the instance is gone, None if the write failed.
+
+        A pause holds all that is to be delivered to the instance; resuming releases it.
+        """
 
     def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
         """Delete an instance, its deliveries and its history; `done` as in `set_status`."""
@@ -90,6 +98,9 @@ class Store(Protocol):
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
         """Give a delivery back without counting an attempt."""
+
+    def hold(self, delivery_id: int) -> None:
+        """Give back a delivery whose instance is paused, until it resumes; it may have by now."""
 
     def fail(self, delivery: Delivery, error: str) -> None:
         """Count a failed attempt; the last one makes it a dead letter."""

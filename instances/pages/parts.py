@@ -23,6 +23,7 @@ class Timer(NamedTuple):
     attempts: int
     last_error: str
     is_overdue: bool
+    is_held: bool  # its instance is paused
 
 
 class Stakes(NamedTuple):
@@ -42,11 +43,12 @@ def timers_of(instance: Instance, now_ms: int) -> list[Timer]:
             id=delivery.pk,
             name=timer_name(event_type_of(delivery.event)),
             event=delivery.event,
-            due_ms=delivery.due_at,
+            due_ms=delivery.planned_at,
             set_by_seq=delivery.source_seq if delivery.source_id == instance.pk else None,
             attempts=delivery.attempts,
             last_error=delivery.last_error or "",
             is_overdue=delivery.due_at < now_ms,
+            is_held=delivery.is_held,
         )
         for delivery in waiting
     ]

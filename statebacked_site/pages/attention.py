@@ -123,10 +123,10 @@ def _item(delivery: DeadLetter | Delivery, machine: str) -> Item:
         at_ms = delivery.died_at
     elif delivery.last_error:
         cause = f"{delivery.attempts} tries so far, the last: {delivery.last_error}"
-        at_ms = delivery.due_at
+        at_ms = delivery.planned_at
     else:
         cause = "It is due and was not delivered yet"
-        at_ms = delivery.due_at
+        at_ms = delivery.planned_at
     return Item(
         delivery,
         isinstance(delivery, DeadLetter),

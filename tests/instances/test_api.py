@@ -6,6 +6,7 @@ import pytest
 
 from authz.scopes import ALL
 from instances import logs
+from instances.engine.holding import Resume
 from instances.models import Instance, Transition
 from machines.confirmation import name_hmac
 from tests.factories import (
@@ -300,6 +301,35 @@ def test_pausing_and_resuming_go_through_the_engine(instance, api, fake_door):
         ("set_status", (instance.pk, Instance.Status.PAUSED)),
         ("set_status", (instance.pk, Instance.Status.RUNNING)),
     ]
+
+
+@pytest.mark.parametrize("resume", list(Resume))
+def test_resuming_says_when_timers_fire(instance, api, fake_door, resume):
+    r = api.put(f"{INSTANCE}/status", {"status": "running", "timers": resume.label})
+
+    assert r.status_code == 204
+    how = (resume,) if resume else ()
+    assert fake_door.calls == [("set_status", (instance.pk, Instance.Status.RUNNING, *how))]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "paused", "timers": "original"},
+        {"status": "running", "timers": "never"},
+        {"status": "running", "timers": 1},
+    ],
+)
+def test_other_choices_for_timers_are_refused(api, fake_door, body):
+    assert_error(api.put(f"{INSTANCE}/status", body), 400, "invalid-parameter", "timers")
+    assert fake_door.calls == []
+
+
+def test_admin_state_says_since_when_it_is_paused(instance, api):
+    assert "pausedAt" not in api.get(f"{INSTANCE}/admin").json()
+    Instance.objects.filter(pk=instance.pk).update(status=1, paused_at=1_700_000_000_123)
+
+    assert api.get(f"{INSTANCE}/admin").json()["pausedAt"] == "2023-11-14T22:13:20.123Z"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
+from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 
 from authz.models import Membership
+from instances.engine.holding import HELD_MS, Resume
 from instances.models import Delivery, Instance
 from instances.pages import definitions
 from tests.factories import (
@@ -440,6 +442,36 @@ def test_timers_are_fired_and_cancelled(admin, machine):
     (left,) = Delivery.objects.all()
     assert left == timers[0]
     assert left.due_at < 2_000_000_000_000
+
+
+def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):  # noqa: F811
+    instance = make_life(machine)
+    Instance.objects.filter(pk=instance.pk).update(status=1, paused_at=1_700_000_000_000)
+    timer = make_timer(instance, "tick")
+    Delivery.objects.update(due_at=F("due_at") + HELD_MS)
+
+    page = admin.get(url_of(instance), {"tab": "timers"}).content.decode()
+    refused = admin.post(url_of(instance, "instance-timer", timer.pk), {"do": "fire"})
+    everywhere = admin.get(reverse("timers-page", args=[machine.org.public_id])).content.decode()
+
+    assert "held</span> while the instance is paused, planned" in page
+    assert "2096-10-02" in page
+    assert 'name="timers" value="keep-remaining"' in page
+    assert 'title="Its instance is paused">held' in everywhere
+    assert refused.status_code == 409
+    assert Delivery.objects.get().due_at >= HELD_MS
+
+
+def test_resuming_passes_on_when_timers_fire(admin, machine, fake_door):  # noqa: F811
+    instance = make_life(machine)
+    url = url_of(instance, "instance-pause")
+
+    admin.post(url, {"status": "running", "timers": "fire-now"})
+    refused = admin.post(url, {"status": "running", "timers": "sometime"})
+
+    running = Instance.Status.RUNNING
+    assert fake_door.calls == [("set_status", (instance.pk, running, Resume.FIRE_NOW))]
+    assert refused.status_code == 400
 
 
 def make_timer(instance, event_type):

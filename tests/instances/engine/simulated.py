@@ -28,6 +28,7 @@ from typing import Any
 
 from instances.engine.core import Engine
 from instances.engine.errors import Unavailable
+from instances.engine.holding import HELD_MS, Resume
 from instances.engine.operations import Delivery, Kind, Operation, Outcome
 from instances.engine.store import InstanceRow, LogRow
 from instances.engine.timers import Timers
@@ -298,12 +299,21 @@ class MemoryStore:
         self._next()
 
     def set_status(
-        self, instance_id: int, status: int, done: Callable[[bool | None], None]
+        self,
+        instance_id: int,
+        status: int,
+        done: Callable[[bool | None], None],
+        timers: Resume = Resume.ORIGINAL,
     ) -> None:
         def work() -> bool:
-            for row in self.rows.values():
+            for key, row in self.rows.items():
                 if row["id"] == instance_id:
                     row["status"] = status
+                    for d in self.deliveries.values():
+                        if d["key"] == key and status == 1 and d["due_at_ms"] < HELD_MS:
+                            d["due_at_ms"] += HELD_MS
+                        elif d["key"] == key and status == 0 and d["due_at_ms"] >= HELD_MS:
+                            d.update(claimed=False, due_at_ms=d["due_at_ms"] - HELD_MS)
                     return True
             return False
 
@@ -348,8 +358,16 @@ class MemoryStore:
         pass
 
     def postpone(self, delivery_id: int, due_at_ms: int) -> None:
-        if delivery_id in self.deliveries:
-            self.deliveries[delivery_id].update(claimed=False, due_at_ms=due_at_ms)
+        row = self.deliveries.get(delivery_id)
+        if row is not None and row["due_at_ms"] < HELD_MS:
+            row.update(claimed=False, due_at_ms=due_at_ms)
+
+    def hold(self, delivery_id: int) -> None:
+        row = self.deliveries.get(delivery_id)
+        if row is not None and row["due_at_ms"] < HELD_MS:
+            target = self.rows.get(row["key"])
+            is_paused = target is not None and target["status"] == 1
+            row.update(claimed=False, due_at_ms=row["due_at_ms"] + HELD_MS * is_paused)
 
     def fail(self, delivery: Delivery, error: str) -> None:
         row = self.deliveries.get(delivery.id)
@@ -359,7 +377,7 @@ class MemoryStore:
         if row["attempts"] >= 5:
             del self.deliveries[delivery.id]
             self.dead_letters.append({**row, "reason": error})
-        else:
+        elif row["due_at_ms"] < HELD_MS:
             row.update(claimed=False, due_at_ms=self.world.now_ms() + 30_000)
 
     def log(self, rows: list[LogRow]) -> None:
