@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from instances.engine.crashes import Crashes
+from instances.engine.elsewhere import Elsewhere
 from instances.engine.errors import (
     ContextTooLarge,
     EngineError,
@@ -31,7 +33,6 @@ from instances.engine.errors import (
     MachineOverLimit,
     MachineThrew,
     MailboxFull,
-    NotOwner,
     OutcomeUnknown,
     RejectedByAuthorizer,
     Unavailable,
@@ -63,22 +64,12 @@ MAILBOX_EVENTS = 1_000
 MAILBOX_BYTES = 8_000_000
 TRIES = 4  # of one operation, after conflicts and lost runners
 TRIES_CONTENDED = 12  # where other nodes write, too
-CONFLICTS_BORNE = 2  # then a settled instance is left to the node that commits to it
-HOME_MS = 5_000  # for so long
-HOMES_MAX = 10_000
-OWNER_GRACE_MS = 5_000  # after its settle deadline an owner is taken for stuck
 LOG_ROWS_WAITING = 5_000
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
 
 NO_LEASE = "this node can't reach the database"
-
-LIMIT_MESSAGES = {
-    "memory": "the machine used more memory than a runner has",
-    "cpu": "the machine did not answer in time (an endless loop?)",
-    "flood": "the machine wrote more output than is allowed",
-}
 
 
 class Clock(Protocol):
@@ -116,10 +107,9 @@ class Engine:
         self.on_cancelled = on_cancelled  # ids of deliveries that a commit has deleted
         self.on_delivered = on_delivered  # a claimed delivery has left the engine, however it ended
         self.on_committed = on_committed  # each committed step, for realtime subscribers
-        self.forward = forward  # have the node at an address process it
         self.tries = TRIES_CONTENDED if store.has_other_writers else TRIES
-        # Contended instances: the address of the node that has them, and until when (ms).
-        self.homes: dict[tuple[int, str], tuple[str, int]] = {}
+        self.elsewhere = Elsewhere(self, forward)
+        self.crashes = Crashes(self)
         self.activations: dict[tuple[int, str], Activation] = {}
         self.loading: dict[tuple[int, str], list[Operation]] = {}
         self.links: dict[RunnerProcess, RunnerLink] = {}
@@ -236,7 +226,7 @@ class Engine:
             return
         queue = activation.queue
         if queue and operation.is_external and _is_mailbox_full(queue, operation):
-            self._refuse(operation, MailboxFull("too many events wait for this instance"))
+            self.refuse(operation, MailboxFull("too many events wait for this instance"))
             return
         operation.activation = activation
         if operation.suspect:
@@ -285,32 +275,17 @@ class Engine:
 
     def _may_send(self, activation: Activation, operation: Operation) -> bool:
         """Only settled activations chain: with live services, steps are taken one at a time."""
-        if activation.link.quarantined and self._is_held_up(activation, operation):
+        if activation.link.quarantined and self.crashes.is_held_up(activation, operation):
             return False
         in_flight = len(activation.sent) + len(activation.uncommitted)
         if activation.children == SETTLED:
             return in_flight < CHAIN
         return in_flight == 0 and not activation.acknowledgements
 
-    def _send_queued(self, activation: Activation) -> None:
+    def send_queued(self, activation: Activation) -> None:
         queue = activation.queue
         while queue and not activation.closing and self._may_send(activation, queue[0]):
             self._send(activation, queue.popleft())
-
-    def _is_held_up(self, activation: Activation, operation: Operation) -> bool:
-        """While a runner has suspects it works on them, and on what stands before them, alone."""
-        link = activation.link
-        if not link.suspects:
-            return False
-        if link.waiting:
-            return True
-        return not operation.suspect and not any(o.suspect for o in activation.queue)
-
-    def _continue_quarantine(self, link: RunnerLink) -> None:
-        """Something was answered, committed or dropped: the next may go, or everything."""
-        link.quarantined = link.suspects > 0
-        for activation in list(link.activations.values()):
-            self._send_queued(activation)
 
     def _send(self, activation: Activation, operation: Operation) -> None:
         link = activation.link
@@ -341,17 +316,17 @@ class Engine:
     def _load(self, operation: Operation) -> None:
         """Read the row and mount it; single flight, so one load never makes two activations."""
         if self.draining and operation.delivery is None:
-            self._refuse(operation, Unavailable("the server is shutting down"))
+            self.refuse(operation, Unavailable("the server is shutting down"))
             return
         if self.suspended:
-            self._refuse(operation, Unavailable(NO_LEASE))
+            self.refuse(operation, Unavailable(NO_LEASE))
             return
-        if self.homes and self._send_home(operation):
+        if self.elsewhere.homes and self.elsewhere.send_home(operation):
             return
         waiting = self.loading.get(operation.key)
         if waiting is not None:
             if len(waiting) >= MAILBOX_EVENTS:
-                self._refuse(operation, MailboxFull("too many events wait for this instance"))
+                self.refuse(operation, MailboxFull("too many events wait for this instance"))
             else:
                 waiting.append(operation)
             return
@@ -361,7 +336,7 @@ class Engine:
 
     def _loaded(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
         if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
-            self._leave_to_owner(key, row, row.owner_address)
+            self.elsewhere.leave_to_owner(key, row, row.owner_address)
             if key not in self.loading:
                 return
         if isinstance(row, InstanceRow) and row.status == 0:
@@ -379,56 +354,9 @@ class Engine:
         else:
             error = InstanceNotFound(f"there is no instance {key[1]}")
         for operation in self.loading.pop(key):
-            self._refuse(operation, error)
+            self.refuse(operation, error)
 
     # ------------------------------------------------------------------ other nodes
-
-    def _leave_to_owner(self, key: tuple[int, str], row: InstanceRow, address: str) -> None:
-        """Forward what has to be processed by the living node of the last commit.
-
-        That is everything while services run there. Of a settled instance, it is what conflicted
-        here: of two nodes that contend for it, the one with the lesser id gives way first.
-        """
-        owner = row.owner or ""
-        if owner == self.store.node:
-            return
-        operations = self.loading.pop(key)
-        deadline_ms = row.settle_deadline
-        if deadline_ms is not None:
-            leaves = self.clock.now_ms() < deadline_ms + OWNER_GRACE_MS
-        else:
-            borne = CONFLICTS_BORNE if owner > self.store.node else 2 * CONFLICTS_BORNE
-            leaves = any(o.tries > borne and not o.forwarded for o in operations)
-            if leaves:
-                if len(self.homes) >= HOMES_MAX:
-                    self.homes.clear()
-                self.homes[key] = (address, self.clock.now_ms() + HOME_MS)
-        staying = []
-        for operation in operations:
-            if not leaves or (operation.forwarded and deadline_ms is None):
-                staying.append(operation)
-            else:
-                self._forward(operation, address)
-        if staying:
-            self.loading[key] = staying
-
-    def _send_home(self, operation: Operation) -> bool:
-        """Forward an operation of an instance that was lately left to another node."""
-        home = self.homes.get(operation.key)
-        if home is None or operation.forwarded:
-            return False
-        address, until_ms = home
-        if self.clock.now_ms() >= until_ms:
-            del self.homes[operation.key]
-            return False
-        self._forward(operation, address)
-        return True
-
-    def _forward(self, operation: Operation, address: str) -> None:
-        if operation.forwarded or self.forward is None:
-            self._refuse(operation, NotOwner("its services run on another node"))
-        else:
-            self.forward(operation, address)
 
     def take_forwarded(self, operation: Operation) -> None:
         """Process what another node sends; it goes no further from here."""
@@ -438,20 +366,11 @@ class Engine:
     def forwarded(self, operation: Operation, body: bytes) -> None:
         """The other node has processed it."""
         operation.answer(body)
-        self._delivered(operation)
+        self.delivered(operation)
 
     def forwarding_failed(self, operation: Operation, error: EngineError) -> None:
         """The other node refused it, or could not be asked."""
-        self.homes.pop(operation.key, None)
-        if isinstance(error, NotOwner) and operation.tries < self.tries:
-            operation.tries += 1
-            self.submit(operation)  # the row says by now who has it
-            return
-        if isinstance(error, NotOwner):
-            error = Unavailable("the instance moves from node to node")
-        # A delivery's attempt was counted over there; its claim ends by itself.
-        operation.refuse(error)
-        self._delivered(operation)
+        self.elsewhere.forwarding_failed(operation, error)
 
     def suspend(self) -> None:
         """Begin nothing more until `resume`; what is being computed may still commit."""
@@ -463,7 +382,7 @@ class Engine:
     def end_all(self) -> None:
         """Another node may have taken over: end what runs, at once."""
         self.suspended = True
-        self.homes.clear()
+        self.elsewhere.homes.clear()
         for process in list(self.links):
             process.kill("fenced")
 
@@ -477,7 +396,7 @@ class Engine:
         operations = self.loading.pop(key)
         if process is None:
             for operation in operations:
-                self._refuse(operation, _unavailable(error))
+                self.refuse(operation, _unavailable(error))
             return
         link = self._link(process)
         activation = self._mount(key, row.id, row.version_id, link)
@@ -552,7 +471,7 @@ class Engine:
         if ready:
             self.store.put(ready)
         if link.quarantined:
-            self._continue_quarantine(link)
+            self.crashes.go_on(link)
 
     def _on_answer(
         self,
@@ -598,7 +517,7 @@ class Engine:
                 ready.append(operation)
                 return
             # Steps behind it were computed on a state that will not be: start again without it.
-            self._refuse(operation, error)
+            self.refuse(operation, error)
             self._restart(activation)
             return
         if code == Code.UNKNOWN_ACTIVATION:
@@ -694,7 +613,7 @@ class Engine:
             activation.inbox -= 1
         if operation.code == Code.CHANGED_WITH_EFFECTS:
             if self.suspended:
-                self._close(activation)  # nothing is started: another node may take over
+                self.close(activation)  # nothing is started: another node may take over
             else:
                 self._acknowledge(activation)
         if operation.timers:
@@ -737,7 +656,7 @@ class Engine:
             activation.inbox -= 1
         code = operation.code
         if code == Code.UNCHANGED:
-            self._delivered(operation)
+            self.delivered(operation)
             if operation.reply is not None:
                 if activation.is_settled():
                     operation.answer(activation.body())
@@ -749,14 +668,14 @@ class Engine:
         if code == Code.DENIED:
             if operation.state:
                 self._log_thrown(activation, operation, "authorizer threw")
-            self._refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
+            self.refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
         elif code == Code.THREW:
             name, message, stack = error_fields(operation.state)
             self._log_thrown(activation, operation, "event failed")
             thrown: EngineError = MachineThrew(f"{name}: {message}" if name else message, stack)
             if name == "ContextTooLarge":
                 thrown = ContextTooLarge(message)
-            self._refuse(operation, thrown)
+            self.refuse(operation, thrown)
             if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
                 self._service_event_failed(activation, operation, thrown)
         else:
@@ -772,9 +691,9 @@ class Engine:
         if operation.kind is Kind.LOST_SERVICE:
             for waiting in activation.queue:
                 if waiting.is_external:
-                    self._refuse(waiting, thrown)
+                    self.refuse(waiting, thrown)
             activation.queue.clear()
-        self._close(activation)
+        self.close(activation)
 
     def _log_thrown(self, activation: Activation, operation: Operation, what: str) -> None:
         name, message, stack = error_fields(operation.state)
@@ -801,17 +720,17 @@ class Engine:
                 self._answer_replayed(operation)
             case Outcome.GONE:
                 operation.answer(b"{}")  # to the node that forwarded it
-                self._delivered(operation)
+                self.delivered(operation)
             case Outcome.EXISTS:
                 self._refuse_existing(operation)
             case Outcome.PAUSED:
-                self._refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
+                self.refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
             case Outcome.DELETED:
-                self._refuse(operation, InstanceDeleted(f"there is no instance {operation.key[1]}"))
+                self.refuse(operation, InstanceDeleted(f"there is no instance {operation.key[1]}"))
             case Outcome.FAILED:
-                self._refuse(operation, Unavailable("the database refused the transition"))
+                self.refuse(operation, Unavailable("the database refused the transition"))
             case Outcome.AMBIGUOUS:
-                self._refuse(operation, OutcomeUnknown("the database did not answer in time"))
+                self.refuse(operation, OutcomeUnknown("the database did not answer in time"))
         self._restart(activation)
 
     def _refuse_existing(self, operation: Operation) -> None:
@@ -844,9 +763,9 @@ class Engine:
                 self._close_now(activation)
             return
         if activation.queue:
-            self._send_queued(activation)
+            self.send_queued(activation)
         if activation.link.quarantined:
-            self._continue_quarantine(activation.link)
+            self.crashes.go_on(activation.link)
         if activation.wants_acknowledgement:
             self._acknowledge_if_wanted(activation)
         if activation.children != SETTLED or activation.inbox:
@@ -876,7 +795,7 @@ class Engine:
         if self.clock.now_ms() < activation.deadline_ms:
             self._watch_deadline(activation)  # an event came meanwhile and moved it
         else:
-            self._close(activation)
+            self.close(activation)
 
     # ------------------------------------------------------------------ ends of activations
 
@@ -906,7 +825,7 @@ class Engine:
         if not activation.uncommitted:
             self._close_now(activation)
 
-    def _close(self, activation: Activation) -> None:
+    def close(self, activation: Activation) -> None:
         """End an activation in order: what the store has still counts, the rest is done anew."""
         if activation.closing:
             return
@@ -927,7 +846,7 @@ class Engine:
         for operation in again:
             self._try_again(operation)
         if activation.link.alive and activation.link.quarantined:
-            self._continue_quarantine(activation.link)
+            self.crashes.go_on(activation.link)
 
     def _drop_requests(self, activation: Activation) -> None:
         link = activation.link
@@ -941,14 +860,14 @@ class Engine:
         if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
             return  # of the activation that is gone; its lost services are in the row
         if operation.tries >= self.tries:
-            self._refuse(operation, Unavailable("the instance is contended"))
+            self.refuse(operation, Unavailable("the instance is contended"))
         elif operation.kind is Kind.INIT:
             self._create(operation)
         else:
             operation.must_look_up_key = True
             self.submit(operation)
 
-    def _refuse(self, operation: Operation, error: EngineError) -> None:
+    def refuse(self, operation: Operation, error: EngineError) -> None:
         operation.refuse(error)
         delivery = operation.delivery
         if delivery is None:
@@ -961,53 +880,15 @@ class Engine:
             self.store.postpone(delivery.id, self.clock.now_ms() + 1_000)
         self.on_delivered(delivery)
 
-    def _delivered(self, operation: Operation) -> None:
+    def delivered(self, operation: Operation) -> None:
         if operation.delivery is not None:
             self.on_delivered(operation.delivery)
 
     # ------------------------------------------------------------------ ends of runners
 
     def on_exit(self, process: RunnerProcess, reason: str) -> None:
-        """A runner died. What it had not answered was not committed and may be computed again.
-
-        Steps run in order, but answers are written in groups, so with several requests in flight
-        nobody can tell which one killed it. Those become suspects and run one at a time: the one
-        that kills a runner alone is the culprit and fails.
-        """
-        link = self.links.pop(process, None)
-        if link is None:
-            return
-        link.alive = False
-        waiting = list(link.waiting.values())
-        link.waiting.clear()
-        in_flight = [request for request in waiting if isinstance(request, Operation)]
-        culprit = _culprit(in_flight, reason)
-        for operation in in_flight:
-            operation.tries += 1
-            operation.suspect = True
-        if culprit is not None:
-            culprit.activation.sent.remove(culprit)
-            message = LIMIT_MESSAGES.get(reason, f"the machine's runner ended ({reason})")
-            self._log_killed(culprit, message)
-            self._refuse(culprit, MachineOverLimit(message))
-        for activation in list(link.activations.values()):
-            self._close(activation)
-        for request in waiting:
-            if isinstance(request, Read):
-                request.send(request, EngineReadError(reason))
-
-    def _log_killed(self, operation: Operation, message: str) -> None:
-        activation = operation.activation
-        self.logs.append(
-            LogRow(
-                activation.version_id,
-                activation.row_id,
-                activation.key[1],
-                "error",
-                f"{message}\nevent: {operation.event[:2000]}",
-                self.clock.now_ms(),
-            )
-        )
+        """A runner died. What it had not answered was not committed and may be computed again."""
+        self.crashes.on_exit(process, reason)
 
     def on_retire(self, process: RunnerProcess) -> None:
         """A runner is to be replaced: idle activations leave it now, others once they settle."""
@@ -1037,7 +918,7 @@ class Engine:
         def done(found: bool | None) -> None:
             activation = self.activations.get(key)
             if found and status != 0 and activation is not None:
-                self._close(activation)
+                self.close(activation)
             _tell(reply, found)
 
         self.store.set_status(row_id, status, done, timers)
@@ -1047,7 +928,7 @@ class Engine:
             activation = self.activations.get(key)
             if found and activation is not None:
                 activation.children = SETTLED  # nothing to release: the row is gone
-                self._close(activation)
+                self.close(activation)
             _tell(reply, found)
 
         self.store.delete(row_id, done)
@@ -1063,7 +944,7 @@ class Engine:
     def close_all(self) -> None:
         """Give up what has not settled: services are stopped and count as lost."""
         for activation in list(self.activations.values()):
-            self._close(activation)
+            self.close(activation)
 
     def flush_logs(self) -> None:
         """Keep the lines that came. Each flush is later than the one before, whatever the clock
@@ -1077,18 +958,6 @@ class Engine:
         self.logs = []
         self._logged_ms = max(row.created_at_ms for row in rows)
         self.store.log(rows)
-
-
-def _culprit(in_flight: list[Operation], reason: str) -> Operation | None:
-    """The operation that certainly killed its runner, if that can be told."""
-    suspects = [operation for operation in in_flight if operation.suspect]
-    if len(suspects) == 1:
-        return suspects[0]
-    # Alone in a runner that was killed for breaking a limit. In one that was killed from outside
-    # it may be innocent, and is tried again first.
-    if len(in_flight) == 1 and reason in LIMIT_MESSAGES:
-        return in_flight[0]
-    return None
 
 
 def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:

@@ -686,7 +686,7 @@ class Cluster:
             store.rows, store.history = first.rows, first.history
             store.deliveries, store._ids = first.deliveries, first._ids
             site.start()
-            site.engine.forward = self._forward_from(site)
+            site.engine.elsewhere.forward = self._forward_from(site)
 
     def _forward_from(self, sender: Site) -> Callable[[Operation, str], None]:
         def forward(operation: Operation, address: str) -> None:
