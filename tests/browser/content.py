@@ -1,0 +1,110 @@
+"""A site with something on every page, some of it hostile."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Server, run_manage_py, running_server
+
+MACHINES = Path(__file__).with_name("machines")
+ADMIN, READER, LONER = "admin@localhost", "reader@example.com", "loner@example.com"
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\u202e{{ 7|add:7 }}\U0001f469'
+LONG_NAME = "x" * 128  # the longest name of an instance
+HOSTILE_EVENTS = (
+    '"><script>alert(1)</script><img src=x onerror=alert(1)>',
+    "<svg onload=alert(1)><style>*{display:none}</style></svg>",
+    "\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2J",
+    "\u202eevil\u2066 مرحبا בעולם",
+    "👩‍👩‍👧‍👦👍🏽🇩🇪",
+    "A" * 10_000,
+    "go",
+    "not handled " + "B" * 2_000,
+)
+SEED = f"""
+from time import time
+from authz.models import Membership, Org, User
+from instances.models import DeadLetter, Instance
+from machines.models import MachineVersion
+first = Org.objects.get()
+reader = User.objects.create_user({READER!r}, name={HOSTILE!r})
+Membership.objects.create(org=first, user=reader, role="read")
+User.objects.create_user({LONER!r})
+for name in ("Nothing here yet", {HOSTILE!r} + "W" * 100):
+    org = Org.objects.create(name=name)
+    Membership.objects.create(org=org, user=User.objects.get(email={ADMIN!r}), role="admin")
+    print(org.public_id)
+now_ms = int(time() * 1000)
+for number, instance in enumerate(Instance.objects.filter(machine__slug="hostile")):
+    DeadLetter.objects.create(
+        id=1_000_000 + number, org_id=first.pk, kind=0, target_machine_id=instance.machine_id,
+        target_slug=instance.slug, source_id=instance.pk, source_seq=1, source_n=number,
+        event={json.dumps({"type": HOSTILE + "W" * 5_000, "data": HOSTILE})!r}, due_at=now_ms,
+        attempts=7, created_at=now_ms, died_at=now_ms, reason={HOSTILE!r} + "E" * 5_000,
+    )
+MachineVersion.objects.filter(machine__slug="hostile").update(client_info={HOSTILE!r} + "V" * 100)
+"""
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The site, and where some of its content is."""
+
+    server: Server
+    empty_org: str
+    hostile_org: str
+    versions: dict[str, str]  # the current version of a machine
+    key: str
+
+    def call(self, method: str, path: str, body: Any = None, **claims: str) -> Any:
+        """The answer's JSON; raises urllib.error.HTTPError."""
+        headers = {**self.server.headers, "content-type": "application/json"}
+        if claims:
+            headers["x-statebacked-act"] = json.dumps(claims)
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{self.server.api_url}/{path}"
+        request = urllib.request.Request(url, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read() or b"null")
+
+    def sign_in_link(self, email: str = ADMIN) -> str:
+        """The path of a new link that signs the person in."""
+        data_dir = str(self.server.data_dir)
+        shown = run_manage_py("sign_in_link", "--email", email, "--data", data_dir)
+        return urllib.parse.urlsplit(shown.strip()).path
+
+
+@contextmanager
+def filled_site(data_dir: Path) -> Iterator[Filled]:
+    """A server with the demo, a hostile machine, people of each role, and an empty org."""
+    with running_server(data_dir, "--demo") as server:
+        assert server.process.stdout is not None
+        summary = server.process.stdout.readline()
+        assert "The demo is ready" in summary, summary
+        run_manage_py("deploy", str(MACHINES / "hostile.ts"), "--data", str(data_dir))
+        site = Filled(server, empty_org="", hostile_org="", versions={}, key="")
+        site.call("POST", "machines", {"slug": "bare"})
+        key = site.call("POST", "keys", {"name": HOSTILE, "use": "production"})["id"]
+        _fill_with_hostile(site)
+        printed = run_manage_py("shell", "-v", "0", "-c", SEED, "--data", str(data_dir))
+        empty_org, hostile_org = printed.split()
+        machines = site.call("GET", "machines")["machines"]
+        versions = {
+            machine["slug"]: machine["currentVersion"]["id"]
+            for machine in machines
+            if machine.get("currentVersion")
+        }
+        yield Filled(server, empty_org, hostile_org, versions, key)
+
+
+def _fill_with_hostile(site: Filled) -> None:
+    for slug in (LONG_NAME, "second"):
+        site.call("POST", "machines/hostile", {"slug": slug})
+    for event in HOSTILE_EVENTS:
+        site.call("POST", f"machines/hostile/i/{LONG_NAME}/events", {"event": event}, sub=HOSTILE)
+    site.call("PUT", "machines/hostile/i/second/status", {"status": "paused"})
