@@ -27,8 +27,10 @@ for (const bundle of bundles("features5", "features4")) {
       await send("LOAD", { x: "A" });
       assert.equal(instance.steps.length, 2);
       assert.equal(JSON.parse(instance.steps[0]!.state).state.main, "loading");
+      const { key } = JSON.parse(instance.steps[0]!.children)[0];
       assert.deepEqual(JSON.parse(instance.steps[0]!.children), [{
         id: "ld",
+        key,
         src: bundle.major === 5 ? "load" : "(inline)",
       }]);
       assert.equal(main(), "idle");

@@ -54,11 +54,18 @@ interface InboxItem {
   silent: boolean;
 }
 
+/** A service in the field `children`; those of before there were keys have none. */
+interface Child {
+  id: string;
+  src: string;
+  key?: string;
+}
+
 /** What the machine is told of a service that was stopped or lost: its outcome is unknown. */
-function serviceLost(): Error {
+function serviceLost(effectKey: string | undefined): Error {
   const error = new Error("The service was stopped or lost before it was done");
   error.name = "ServiceLost";
-  return error;
+  return Object.assign(error, { effectKey });
 }
 
 export class Activation implements Host {
@@ -109,8 +116,8 @@ export class Activation implements Host {
     this.#public = undefined;
     this.#children = children;
     this.#done = state.endsWith('"done":true}');
-    for (const { id, src } of parse(children || "[]") as { id: string; src: string }[]) {
-      this.services.mountLost(id, src);
+    for (const { id, src, key } of parse(children || "[]") as Child[]) {
+      this.services.mountLost(id, src, key ?? "");
     }
   }
 
@@ -308,7 +315,7 @@ export class Activation implements Host {
         item.silent ||= item.ends && item.service === service;
       }
     }
-    return instance.transition(this.#bundle.adapter.lost(id, serviceLost()));
+    return instance.transition(this.#bundle.adapter.lost(id, serviceLost(service?.key)));
   }
 
   /** Answers a step that changed something, and makes its result what the next one starts from. */

@@ -1,12 +1,14 @@
 // The ephemeral services of one activation: what the answers list as `children`.
 
-import { stringify } from "./primordials.ts";
+import { randomUUID, stringify } from "./primordials.ts";
 
 /** One run of a service. */
 export interface Service {
   readonly id: string;
   /** What people call it; only shown. */
   readonly src: string;
+  /** The same for each attempt of this start, and for no other: services tell it to others. */
+  readonly key: string;
   /** It was lost with the process that ran it: only a stand-in is left. */
   readonly lost: boolean;
   /** The actor of the user's XState, once there is one. */
@@ -45,13 +47,15 @@ export class Services {
     return [...this.#list];
   }
 
-  start(id: string, src: string, actor: unknown): void {
-    this.#add({ id, src, lost: false, actor, ending: false });
+  start(id: string, src: string, actor: unknown): Service {
+    const service = { id, src, key: randomUUID(), lost: false, actor, ending: false };
+    this.#add(service);
+    return service;
   }
 
   /** One that `L` says was running. */
-  mountLost(id: string, src: string): void {
-    this.#add({ id, src, lost: true, actor: undefined, ending: false });
+  mountLost(id: string, src: string, key: string): void {
+    this.#add({ id, src, key, lost: true, actor: undefined, ending: false });
   }
 
   #add(service: Service): void {
@@ -74,9 +78,9 @@ export class Services {
     this.#json = undefined;
   }
 
-  /** `[{"id":…,"src":…},…]` */
+  /** `[{"id":…,"src":…,"key":…},…]` */
   json(): string {
-    this.#json ??= stringify(this.#list.map(({ id, src }) => ({ id, src })))!;
+    this.#json ??= stringify(this.#list.map(({ id, src, key }) => ({ id, src, key })))!;
     return this.#json;
   }
 }

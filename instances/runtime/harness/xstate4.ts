@@ -41,6 +41,14 @@ import type {
   SpawnSource,
   StateValue,
 } from "./protocol.ts";
+import {
+  type Policies,
+  policiesOf,
+  policyIn,
+  retriedPromise,
+  Retries,
+  type RetryPolicy,
+} from "./retry.ts";
 import type { Service } from "./services.ts";
 
 const RUNNING = 1;
@@ -83,6 +91,7 @@ export class XState4 implements Adapter {
   readonly hasRegions: boolean;
   /** Some function looks at `meta`, where it finds the event of the step before. */
   readonly showsLastEvent: boolean;
+  readonly #policies: Policies;
   readonly initialContext: () => Record<string, unknown>;
 
   constructor(machine: Machine) {
@@ -95,6 +104,8 @@ export class XState4 implements Adapter {
         void node.initialStateValue;
       }
     }
+    this.#policies = policiesOf(nodes);
+    tellServices(machine);
     this.predictable = machine.config.predictableActionArguments === true;
     this.hasHistory = nodes.some((node) => node.type === "history");
     this.hasRegions = nodes.some((node) => node.type === "parallel");
@@ -103,6 +114,10 @@ export class XState4 implements Adapter {
     this.initialContext = typeof context === "function"
       ? () => ({ ...context() })
       : copier((context ?? {}) as object);
+  }
+
+  policyOf(serviceId: string, nodes: readonly StateNode[]): RetryPolicy | undefined {
+    return policyIn(this.#policies, serviceId, nodes);
   }
 
   create(host: Host, parent: InstanceRef | undefined): Instance {
@@ -686,7 +701,13 @@ class Instance4 implements Instance {
       this.#attempt(`starting ${id}`, start);
     }
     for (const { action, context, event } of planned) {
-      this.#attempt(`action ${action.type}`, () => service._exec(action, context, event));
+      this.#attempt(
+        `action ${action.type}`,
+        () =>
+          action.type === "xstate.start"
+            ? this.#start(action, context, event)
+            : service._exec(action, context, event),
+      );
     }
     service._state = next;
     for (
@@ -710,6 +731,26 @@ class Instance4 implements Instance {
     this.#trim(next);
     if (spawned.length > 0) {
       next.context = this.#readBack(this.#contextJson); // with the services now, not their stand-ins
+    }
+  }
+
+  /** Starts a service, whose function finds its effect key and policy in `starting`. */
+  #start(action: Action, context: unknown, event: ScxmlEvent): void {
+    const { activity } = action;
+    const service = this.#host.services.get(activity.id || activity.type);
+    if (service !== undefined) {
+      const policy = this.#adapter.policyOf(service.id, this.#state.configuration);
+      const isAlive = () => !this.#disposed && this.#host.services.has(service);
+      const warn = (text: string) => this.#host.log("warn", [text]);
+      starting = {
+        key: service.key,
+        retries: policy && new Retries(policy, service.id, isAlive, warn),
+      };
+    }
+    try {
+      this.#service._exec(action, context, event);
+    } finally {
+      starting = undefined;
     }
   }
 
@@ -805,6 +846,33 @@ function spawnedRef({ id, src }: SpawnEffect): InstanceRef {
 /** The type of an action that is a nameless function is its source. */
 function actionName(type: string): string {
   return /^[\w.$ -]{1,80}$/.test(type) ? type : "(anonymous)";
+}
+
+/** The service that an instance starts right now. */
+let starting: { key: string; retries: Retries | undefined } | undefined;
+
+type Creator = (context: unknown, event: unknown, about: object) => unknown;
+
+/** Has the functions of a machine's services get `effectKey`, and follow their policies. */
+function tellServices({ options }: Machine): void {
+  const services: Record<string, unknown> = {};
+  for (const [name, creator] of Object.entries(options.services ?? {})) {
+    services[name] = typeof creator !== "function" ? creator : telling(creator as Creator);
+  }
+  options.services = services;
+}
+
+function telling(creator: Creator): Creator {
+  return (context, event, about) => {
+    if (starting === undefined) {
+      return creator(context, event, about);
+    }
+    const { key, retries } = starting;
+    starting = undefined; // what it starts by itself is another service
+    const start = () => creator(context, event, { ...about, effectKey: key });
+    const made = start();
+    return retries === undefined ? made : retriedPromise(made, start, retries);
+  };
 }
 
 /** Stands for a service that is gone: whatever is sent to it is lost. */

@@ -38,6 +38,7 @@ import type {
   SpawnSource,
   StateValue,
 } from "./protocol.ts";
+import { type Policies, policiesOf, policyIn, Retries, type RetryPolicy } from "./retry.ts";
 import type { Service } from "./services.ts";
 
 const RUNNING = 1;
@@ -73,16 +74,17 @@ export class XState5 implements Adapter {
   readonly #initializer: StateMachine | undefined;
   readonly #context: () => Record<string, unknown>;
   readonly hasRegions: boolean;
+  readonly #policies: Policies;
 
   constructor(machine: StateMachine) {
     this.#machine = machine;
     refuseOldCopy(machine);
     const nodes = [...machine.idMap.values()];
+    this.#policies = policiesOf(nodes);
     this.hasRegions = nodes.some(({ type }) => type === "parallel");
     for (const node of nodes) {
-      void node.invoke; // XState resolves both lazily: find out now whether it can
       if (node.type === "compound") {
-        void node.initial;
+        void node.initial; // as policiesOf() did with `invoke`: XState resolves both lazily
       }
     }
     const context = machine.config.context;
@@ -113,6 +115,11 @@ export class XState5 implements Adapter {
 
   lost(serviceId: string, error: ErrorObject): unknown {
     return { type: `xstate.error.actor.${serviceId}`, error, actorId: serviceId };
+  }
+
+  /** The retry policy of a service that is invoked by one of these active nodes. */
+  policyOf(serviceId: string, nodes: readonly StateNode[]): RetryPolicy | undefined {
+    return policyIn(this.#policies, serviceId, nodes);
   }
 
   get machine(): StateMachine {
@@ -424,10 +431,23 @@ class Instance5 implements Instance {
       if (isPersistentSource(actor.logic)) {
         this.#spawnChildInstance(actor);
       } else {
-        services.start(actor.id, serviceSource(actor), actor);
+        this.#prepare(actor, services.start(actor.id, serviceSource(actor), actor), next);
         this.#reported().started.push(actor.id);
       }
     }
+  }
+
+  /** Gives a service that is to start its effect key, and attempts as its policy says. */
+  #prepare(actor: Actor, service: Service, next: MachineSnapshot): void {
+    (actor as Keyed).effectKey = service.key;
+    const policy = this.#adapter.policyOf(actor.id, next._nodes);
+    const logic = actor.logic as any; // any: logic of the user's XState
+    if (policy === undefined || typeof logic.config !== "function") {
+      return; // no policy, or a machine
+    }
+    const isAlive = () => !this.#disposed && this.runs(service) && this.#host.services.has(service);
+    const warn = (text: string) => this.#host.log("warn", [text]);
+    actor.logic = retriedLogic(logic, new Retries(policy, actor.id, isAlive, warn));
   }
 
   /** An actor that stands for another instance: it is never started, and knows what to send to. */
@@ -685,6 +705,43 @@ function persistentParent(ref: InstanceRef, root: Actor): Actor {
   const parent = { id: ref.id, sessionId: "parent", system: root.system, persistent: ref };
   return parent as unknown as Actor; // XState only reads these fields of a parent
 }
+
+/** Ours, not XState's: what a service finds as `self.effectKey`. */
+interface Keyed {
+  effectKey?: string;
+}
+
+/** Logic that, if it is a promise's, is started again when that rejects. */
+function retriedLogic(logic: any, retries: Retries): object { // any: logic of the user's XState
+  const start = (state: unknown, scope: Scope) => {
+    const { self, system } = scope;
+    const rejected = (error: unknown) => {
+      if (!retries.after(error, attempt)) {
+        system._relay(self, self, { type: REJECT, data: error });
+      }
+    };
+    const watching = Object.create(system, {
+      _relay: {
+        value: (source: Actor | undefined, target: Actor, event: { type: string; data: unknown }) =>
+          target === self && event.type === REJECT
+            ? rejected(event.data)
+            : system._relay(source, target, event),
+      },
+    });
+    const attempt = () => {
+      retries.begin();
+      try {
+        logic.start(state, { ...scope, system: watching });
+      } catch (error) {
+        rejected(error);
+      }
+    };
+    attempt();
+  };
+  return Object.create(logic, { start: { value: start } });
+}
+
+const REJECT = "xstate.promise.reject";
 
 function serviceSource({ src }: Actor): string {
   return typeof src === "string" && !src.startsWith("xstate.invoke.") ? src : "(inline)";

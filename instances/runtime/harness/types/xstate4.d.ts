@@ -58,6 +58,8 @@ export interface StateNode {
   transitions: { cond?: { predicate?: unknown }; actions: Action[] }[];
   onEntry: Action[];
   onExit: Action[];
+  invoke?: { id: string; meta?: any }[]; // any: user data
+  meta?: unknown;
 }
 
 export interface Machine extends StateNode {

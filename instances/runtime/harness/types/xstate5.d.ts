@@ -35,6 +35,8 @@ export interface System {
 }
 
 export interface Scope {
+  self: Actor;
+  system: System;
   defer(effect: () => void): void;
   actionExecutor(action: Action): void;
 }
@@ -60,7 +62,8 @@ export interface StateNode {
   parent: StateNode | undefined;
   states: Record<string, StateNode>;
   initial: unknown;
-  invoke: unknown;
+  invoke: { id: string; meta?: unknown }[];
+  meta: unknown;
 }
 
 export type StateValue = string | { [region: string]: StateValue };
