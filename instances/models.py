@@ -203,6 +203,7 @@ class Node(models.Model):
 
     id = models.TextField(primary_key=True)  # <host>-<pid>-<random>
     address = models.TextField()  # where other nodes reach it
+    role = models.TextField(db_default="all")  # web, worker or all
     started_at = models.BigIntegerField()
     lease_until = models.BigIntegerField()
 

@@ -22,10 +22,8 @@ from django.core.asgi import get_asgi_application
 
 from instances import lean, node_requests
 from instances.consumers import RealtimeConsumer
-from instances.engine import door
-from instances.engine.node import EngineNode
 from instances.live import live_application
-from statebacked_site.engine_settings import engine_settings
+from statebacked_site import node_lifespan
 from statebacked_site.errors import TooLarge
 from statebacked_site.json_text import write_json
 
@@ -69,11 +67,11 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         elif path == node_requests.PATH:
             await node_requests.serve(scope, receive, send)
         elif path == "/healthz":
-            await _answer_health(send)
+            await node_lifespan.answer_health(send)
         else:
             await _serve_django(scope, receive, send)
     elif scope["type"] == "lifespan":
-        await _lifespan(receive, send)
+        await node_lifespan.run(receive, send)
     elif scope["type"] == "websocket":
         if scope["path"] == "/api/rt":
             await realtime_application(scope, receive, send)
@@ -139,31 +137,3 @@ def _with_cors(send: Send) -> Send:
         await send(message)
 
     return send_with_cors
-
-
-async def _answer_health(send: Send) -> None:
-    """200 once events can be served, 503 before and while the server shuts down."""
-    ready = door.is_ready()
-    body = b'{"status":"ok"}' if ready else b'{"status":"starting"}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200 if ready else 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    node = EngineNode(engine_settings())
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            try:
-                await node.start()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the server says it and ends
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
-            door.install(node)
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await node.stop()
-            door.install(None)
-            await send({"type": "lifespan.shutdown.complete"})
-            return

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from django.conf import settings
 
+from instances.engine.dispatch import Broker
 from instances.engine.forwarding import signing_key
 from instances.engine.node import NodeSettings
 from instances.runtime.settings import RuntimeSettings
@@ -16,6 +17,7 @@ def engine_settings() -> NodeSettings:
     return NodeSettings(
         database=settings.DATABASE,
         synchronous=settings.SQLITE_SYNCHRONOUS,
+        role=settings.NODE_ROLE,
         address=settings.NODE_ADDRESS or settings.PUBLIC_URL,
         forwarding_key=signing_key(settings.SECRET_KEY),
         settle_limit_ms=settings.SETTLE_LIMIT // timedelta(milliseconds=1),
@@ -29,4 +31,11 @@ def engine_settings() -> NodeSettings:
             retire_s=(settings.SETTLE_LIMIT + RETIRE_MARGIN).total_seconds(),
             egress_allow=settings.EGRESS_ALLOW,
         ),
+        broker=_celery_broker if settings.NODE_ROLE == "worker" else None,
     )
+
+
+def _celery_broker() -> Broker:
+    from statebacked_site.broker import CeleryBroker  # only workers need Celery
+
+    return CeleryBroker()

@@ -99,6 +99,10 @@ class Environment:
         """An http(s) address without a path, or None when not set."""
         return self._read(name, parse_url, None)
 
+    def listen_address(self, name: str, default: tuple[str, int]) -> tuple[str, int]:
+        """Host and port to listen on, such as `0.0.0.0:8001`; port 0 is any free one."""
+        return self._read(name, parse_listen_address, default)
+
     def path(self, name: str, default: Path) -> Path:
         """An absolute path; a relative one starts at the working directory."""
         return self._read(name, parse_path, default)
@@ -161,6 +165,14 @@ def parse_url(text: str) -> str:
     if parts.port == 0:
         raise ValueError("has a port that cannot be reached")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def parse_listen_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError("must be host and port such as 0.0.0.0:8001")
+    return host, int(port)
 
 
 def parse_path(text: str) -> Path:

@@ -21,25 +21,33 @@ class AlreadyRunning(Exception):
 class RunningServer:
     """The record of this process, while it holds the lock."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor  # None: another server of the directory has the record
 
     def announce(self, public_url: str) -> None:
         """Tell the other commands where the server is reached; call it when it serves."""
+        if self._descriptor is None:
+            return
         record = json.dumps({"url": public_url, "pid": os.getpid()}) + "\n"
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, record.encode(), 0)
 
 
 @contextlib.contextmanager
-def only_server(data_dir: Path) -> Iterator[RunningServer]:
-    """Be the only server of `data_dir`; raises AlreadyRunning if there is one."""
+def only_server(data_dir: Path, *, is_shared: bool = False) -> Iterator[RunningServer]:
+    """Be the only server of `data_dir`; raises AlreadyRunning if there is one.
+
+    `is_shared`: where the database is not in it there may be several; the first has the record.
+    """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(data_dir / RECORD_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if is_shared:
+                yield RunningServer(None)
+                return
             where = _recorded_url(descriptor) or "an address that is not known yet"
             raise AlreadyRunning(
                 f"State Backed already runs at {where} with the data in {data_dir}."

@@ -1,5 +1,7 @@
 """The web server: uvicorn in this process, with the engine and its timers behind the same loop."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import errno
@@ -77,10 +79,17 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
     The application starts and stops the engine, the timers and the runners (ASGI lifespan).
     Exits with status 3 if it does not start.
     """
+    make_server(listener, "statebacked_site.asgi:application", on_ready).run(sockets=[listener])
+
+
+def make_server(
+    listener: socket.socket, application: str, on_ready: Callable[[], None]
+) -> DrainingServer:
+    """A server of an ASGI application (`module:name`) that has not started yet."""
     _allow_many_connections()
     settings.NODE_ADDRESS = settings.NODE_ADDRESS or _address(listener)
     config = uvicorn.Config(
-        "statebacked_site.asgi:application",
+        application,
         loop="uvloop",
         http=JoinedWritesProtocol,
         ws="websockets-sansio",
@@ -93,7 +102,7 @@ def serve(listener: socket.socket, on_ready: Callable[[], None]) -> None:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    DrainingServer(config, on_ready).run(sockets=[listener])
+    return DrainingServer(config, on_ready)
 
 
 def _address(listener: socket.socket) -> str:

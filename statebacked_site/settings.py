@@ -2,6 +2,7 @@
 
 import logging
 import os
+import ssl
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.utils.functional import SimpleLazyObject
 
 from statebacked_site.databases import postgres_database, read_database_url, sqlite_database
 from statebacked_site.environment import Environment, InvalidVariable
+from statebacked_site.redis_urls import celery_broker_url, read_redis_url, site_tag
 from statebacked_site.secret_key import load_or_create_secret_key
 
 MIB = 1024 * 1024
@@ -81,6 +83,20 @@ POSTGRES_CONNECTIONS = env.integer("STATEBACKED_POSTGRES_CONNECTIONS", 10, minim
 
 # Where other processes of the same site reach this one; `manage.py up` knows unless it is said.
 NODE_ADDRESS = env.url("STATEBACKED_NODE_ADDRESS")
+
+# What a process is for: `web` and `worker` share the work of a site on Postgres, `all` does both.
+# `manage.py up --role` and Celery's own command say it.
+NODE_ROLE = "all"
+
+# Where a worker listens for the other processes. `manage.py up` takes --host and --port.
+WORKER_LISTEN = env.listen_address("STATEBACKED_WORKER_LISTEN", ("127.0.0.1", 0))
+
+# Carries wake-ups and news between the processes of a site; nothing durable lies in it. A site on
+# SQLite has one process and leaves it alone.
+REDIS_URL = read_redis_url(env.text("REDIS_URL", ""))
+if isinstance(DATABASE, Path):
+    REDIS_URL = ""
+SITE_TAG = site_tag(SECRET_KEY, DATABASE)
 
 DATABASES: dict[str, dict[str, Any]] = {
     "default": (
@@ -269,11 +285,25 @@ CACHES = {
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
-# Within one process: durable work lies in the database, Celery only carries it out.
-CELERY_BROKER_URL = "memory://"
-CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.01}
+# Durable work lies in the database and Celery only carries it out: a task that is lost comes back
+# because its row is still there, never because the broker has kept it.
+CELERY_BROKER_URL = celery_broker_url(REDIS_URL) if REDIS_URL else "memory://"
+CELERY_BROKER_USE_SSL = (
+    {"ssl_cert_reqs": ssl.CERT_REQUIRED} if CELERY_BROKER_URL.startswith("rediss:") else None
+)
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2.0, "socket_keepalive": True}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_DEFAULT_QUEUE = f"statebacked-{SITE_TAG}"
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_ACKS_LATE = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+# Tasks hand work to the engine of their process, so they must run in that process.
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_CONCURRENCY = 4
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

@@ -69,3 +69,11 @@ def python_to_show() -> str:
     check = "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))"
     works = subprocess.run([found, "-c", check], check=False).returncode == 0
     return "python3" if works else ".venv/bin/python"
+
+
+def worker_start(address: str) -> str:
+    return f"""
+  A worker of State Backed has started. The other servers reach it at {address}
+
+  Ctrl-C stops it.
+"""

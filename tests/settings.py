@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 for name in list(os.environ):
-    if name.startswith("STATEBACKED_") or name == "DATABASE_URL":
+    if name.startswith("STATEBACKED_") or name in ("DATABASE_URL", "REDIS_URL"):
         del os.environ[name]
 
 _directory = tempfile.mkdtemp(prefix="statebacked-tests-")

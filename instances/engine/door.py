@@ -8,6 +8,7 @@ announce something do nothing, and those that need the engine raise `EngineNotRu
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -15,9 +16,12 @@ from instances.engine.errors import OutcomeUnknown, Unavailable
 from instances.engine.forwarding import Forwarder
 from instances.engine.holding import Resume
 from instances.engine.node import EngineNode
+from instances.engine.postgres_session import DatabaseError
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
+
+log = logging.getLogger("statebacked.engine")
 
 T = TypeVar("T")
 
@@ -63,6 +67,18 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result(CALL_LIMIT_S)
     except TimeoutError as exc:
         raise OutcomeUnknown("The engine did not answer in time") from exc
+
+
+def deliver(delivery_ids: list[int]) -> int:
+    """Take on deliveries that some node's pump has claimed; how many are to be done still.
+
+    Where the database does not answer, none: their claims end, and somebody claims them anew.
+    """
+    try:
+        return run(node().take(delivery_ids))
+    except DatabaseError as error:
+        log.warning("%s deliveries are left until their claims end: %s", len(delivery_ids), error)
+        return 0
 
 
 def check_bundle(source: bytes) -> BundleInfo:

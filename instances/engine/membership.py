@@ -30,7 +30,7 @@ from instances.engine.postgres_session import (
     bigint,
     conninfo_for_sessions,
 )
-from instances.engine.postgres_sql import DATABASE_NOW_MS, STATEMENT_NOW_MS
+from instances.engine.postgres_sql import DATABASE_NOW_MS, LEASE_FAR_MS, STATEMENT_NOW_MS
 
 log = logging.getLogger("statebacked.engine")
 
@@ -43,11 +43,14 @@ LOOK_EVERY_S = 0.25
 GONE_AFTER_MS = 86_400_000  # rows of nodes that died are removed after a day
 
 _LEASE_MS = int(LEASE_S * 1000)
-JOIN = f"""INSERT INTO node (id, address, started_at, lease_until)
- VALUES ($1::text, $2::text, {STATEMENT_NOW_MS}, {STATEMENT_NOW_MS} + {_LEASE_MS})
- RETURNING {DATABASE_NOW_MS}"""
+# Both tell the database's time, and whether a worker is alive.
+_WORKERS = f"""EXISTS (SELECT 1 FROM node w WHERE w.role = 'worker'
+ AND w.lease_until > {STATEMENT_NOW_MS} AND w.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS})"""
+JOIN = f"""INSERT INTO node (id, address, role, started_at, lease_until)
+ VALUES ($1::text, $2::text, $3::text, {STATEMENT_NOW_MS}, {STATEMENT_NOW_MS} + {_LEASE_MS})
+ RETURNING {DATABASE_NOW_MS}, {_WORKERS}"""
 RENEW = f"""UPDATE node SET lease_until = {STATEMENT_NOW_MS} + {_LEASE_MS}
- WHERE id = $1::text AND lease_until > {STATEMENT_NOW_MS} RETURNING {DATABASE_NOW_MS}"""
+ WHERE id = $1::text AND lease_until > {STATEMENT_NOW_MS} RETURNING {DATABASE_NOW_MS}, {_WORKERS}"""
 LEAVE = "DELETE FROM node WHERE id = $1::text"
 SWEEP = f"DELETE FROM node WHERE lease_until < {STATEMENT_NOW_MS} - $1::bigint"
 
@@ -80,9 +83,12 @@ class Membership:
         host: Host,
         *,
         address: str,
+        role: str = "all",
     ) -> None:
         self.id = ""
         self.address = address
+        self.role = role
+        self.has_workers = False  # whether a node with that role was alive at the last renewal
         self._identity = identity
         self._clock = clock
         self._host = host
@@ -122,7 +128,8 @@ class Membership:
     async def _join(self) -> None:
         # An id is never used twice, so what an earlier one owned stays with the dead.
         node_id = f"{socket.gethostname()}-{getpid()}-{secrets.token_hex(8)}"
-        self._note(await self._timed("join", node_id.encode(), self.address.encode()))
+        parameters = (node_id.encode(), self.address.encode(), self.role.encode())
+        self._note(await self._timed("join", *parameters))
         self.id = node_id
         self._state = "live"
         self._host.on_joined(node_id)
@@ -155,7 +162,8 @@ class Membership:
         asked_at = self._clock.monotonic()
         rows = await self._session.run(statement, *parameters)
         if rows:
-            (now_ms,) = rows[0]
+            now_ms, has_workers = rows[0]
+            self.has_workers = has_workers == b"t"
             self._clock.set(int(now_ms or 0), asked_at, self._clock.monotonic())
         return asked_at, rows
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from instances.engine.clocks import DatabaseClock, LoopClock
 from instances.engine.core import Clock, Engine
+from instances.engine.dispatch import Broker, Dispatcher
 from instances.engine.forwarding import Forwarder, Signer
 from instances.engine.lock import EngineLock
 from instances.engine.membership import Membership
 from instances.engine.operations import Delivery, Operation, Outcome
 from instances.engine.postgres_store import PostgresStore
+from instances.engine.pump import Pump
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.store import Store
 from instances.engine.timers import Timers
@@ -32,6 +34,7 @@ log = logging.getLogger("statebacked.engine")
 
 FLUSH_LOGS_EVERY_S = 0.5
 FORWARDING_MARGIN_S = 15.0  # beyond the settle limit, until another node's answer is given up
+TAKE_AGAIN_S = 0.02  # while there is no room for more deliveries
 DRAIN_S = 25.0  # how long unsettled instances may go on when the server stops
 
 
@@ -41,8 +44,10 @@ class NodeSettings:
     synchronous: str  # of SQLite: FULL (durable against a power cut) or NORMAL
     settle_limit_ms: int
     address: str  # where other nodes of the site reach this one
+    role: str  # web, worker or all: who brings due deliveries to the engines
     forwarding_key: bytes  # that all of them share
     runtime: RuntimeSettings
+    broker: Callable[[], Broker] | None = None  # of a worker: the way to all workers
 
 
 class EngineNode:
@@ -58,6 +63,7 @@ class EngineNode:
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
         self.forwarder: Forwarder | None = None  # only where there may be other nodes
+        self.dispatcher: Dispatcher | None = None  # only in workers
         self.ready = False
         self._in_a_hurry = False
 
@@ -85,6 +91,7 @@ class EngineNode:
         callers.is_shared = self.store.has_other_writers
         if isinstance(self.store, PostgresStore):
             await self._join(self.store)
+            self._share_deliveries(self.store)
         self.realtime = Realtime(self.engine, self.loop)
         self.resync: Resync | None = None
         if isinstance(self.store, PostgresStore):
@@ -98,7 +105,7 @@ class EngineNode:
     async def stop(self) -> None:
         """Settle what can settle, stop the rest, write everything, leave nothing running."""
         self.ready = False
-        self.timers.stop()
+        self._stop_deliveries()
         self.engine.drain()
         give_up = self.loop.time() + DRAIN_S
         while self._is_busy() and self.loop.time() < give_up and not self._in_a_hurry:
@@ -146,6 +153,8 @@ class EngineNode:
             await self.forwarder.stop()
             await self.postgres.stop()
             await self.membership.stop()
+            if self.dispatcher is not None:
+                await asyncio.to_thread(self.broker.stop)
 
     # ------------------------------------------------------------------ among other nodes
 
@@ -163,8 +172,44 @@ class EngineNode:
             self.clock,
             self,
             address=self.settings.address,
+            role=self.settings.role,
         )
         await self.membership.start()
+
+    def _share_deliveries(self, store: PostgresStore) -> None:
+        """Leave due deliveries to the site's workers, or hand them out as one of these."""
+        if self.settings.role == "web":
+            self.timers.pump.are_workers_alive = lambda: self.membership.has_workers
+        elif self.settings.role == "worker":
+            assert self.settings.broker is not None
+            self.broker = self.settings.broker()
+            self.dispatcher = Dispatcher(self.clock, self.broker, self.timers.add)
+            self.dispatcher.start()
+            self.timers.pump = Pump(
+                store, self.clock, self.dispatcher.add, has_room=self.dispatcher.has_room
+            )
+
+    def _stop_deliveries(self) -> None:
+        """Give what was claimed and not begun to whoever claims it next."""
+        self.timers.stop()
+        if isinstance(self.store, PostgresStore):
+            held = self.dispatcher.stop() if self.dispatcher is not None else []
+            self.store.unclaim([*held, *self.timers.waiting()])
+
+    async def take(self, delivery_ids: list[int]) -> int:
+        """Take on deliveries that some pump has claimed; how many of them are to be done still.
+
+        Waits while there is much to do already.
+        """
+        assert isinstance(self.store, PostgresStore)
+        while self.ready and not self.timers.has_room():
+            await asyncio.sleep(TAKE_AGAIN_S)
+        deliveries = await self.store.claimed(delivery_ids)
+        if not self.ready:
+            self.store.unclaim(delivery_ids)
+            return 0
+        self.timers.add(deliveries)
+        return len(deliveries)
 
     def _forward(self, operation: Operation, address: str) -> None:
         assert self.forwarder is not None

@@ -190,6 +190,11 @@ CLAIM = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $3::bigint, c
    WHERE due_at <= $1::bigint AND claim_until <= {STATEMENT_NOW_MS}
    ORDER BY due_at, id LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
  RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
+CLAIMED = f"""SELECT id, kind, target_machine_id, target_slug, event, due_at, attempts, claims,
+ send_id FROM delivery WHERE id = ANY ($1::bigint[]) AND claim_until > {STATEMENT_NOW_MS}"""
+UNCLAIM = """UPDATE delivery SET claim_until = 0, claims = claims - 1
+ WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[]) AND claim_until > 0
+   ORDER BY id FOR UPDATE SKIP LOCKED))"""
 RENEW_CLAIMS = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $2::bigint
  WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[])
    ORDER BY id FOR UPDATE SKIP LOCKED))"""

@@ -381,26 +381,14 @@ class PostgresStore:
         self, positions: list[tuple[tuple[int, str], int]]
     ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
         """Of (instance, seq): which have gone further, and which are gone. Raises DatabaseError."""
-        answer: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
-
-        async def work() -> None:
-            try:
-                rows = await self._housekeeper.run(
-                    "moved",
-                    bigints(range(len(positions))),
-                    bigints([machine_id for (machine_id, _), _ in positions]),
-                    texts([slug for (_, slug), _ in positions]),
-                    bigints([seq for _, seq in positions]),
-                )
-            except DatabaseError as error:
-                if not answer.done():
-                    answer.set_exception(error)
-            else:
-                if not answer.done():
-                    answer.set_result(rows)
-
-        self._task(work)
-        there = {_int(n): moved == b"t" for n, moved in await answer}
+        rows = await self._in_turn(
+            "moved",
+            bigints(range(len(positions))),
+            bigints([machine_id for (machine_id, _), _ in positions]),
+            texts([slug for (_, slug), _ in positions]),
+            bigints([seq for _, seq in positions]),
+        )
+        there = {_int(n): moved == b"t" for n, moved in rows}
         moved = [key for n, (key, _) in enumerate(positions) if there.get(n)]
         gone = [key for n, (key, _) in enumerate(positions) if n not in there]
         return moved, gone
@@ -447,6 +435,18 @@ class PostgresStore:
             self._post(done, claimed)
 
         self._task(work)
+
+    async def claimed(self, delivery_ids: list[int]) -> list[Delivery]:
+        """Those of these deliveries that are claimed now, in order. Raises DatabaseError."""
+        rows = await self._in_turn("claimed", bigints(delivery_ids))
+        deliveries = [_delivery(row) for row in rows]
+        return sorted(deliveries, key=lambda delivery: (delivery.due_at_ms, delivery.id))
+
+    def unclaim(self, delivery_ids: Iterable[int]) -> None:
+        """Give deliveries back that were claimed and not begun."""
+        ids = sorted(delivery_ids)
+        if ids:
+            self._change("unclaim", bigints(ids))
 
     def renew_claims(self, delivery_ids: Iterable[int]) -> None:
         ids = sorted(delivery_ids)
@@ -518,6 +518,23 @@ class PostgresStore:
 
         self._task(work)
 
+    async def _in_turn(self, statement: str, *parameters: Parameter) -> list[Row]:
+        """What the housekeeper's statement returns. Raises DatabaseError."""
+        answer: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            try:
+                rows = await self._housekeeper.run(statement, *parameters)
+            except DatabaseError as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(rows)
+
+        self._task(work)
+        return await answer
+
     def _change(
         self,
         statement: str,
@@ -571,6 +588,8 @@ HOUSEKEEPING = {
     "purge_instance": sql.PURGE_INSTANCE,
     "release": sql.RELEASE,
     "claim": sql.CLAIM,
+    "claimed": sql.CLAIMED,
+    "unclaim": sql.UNCLAIM,
     "renew_claims": sql.RENEW_CLAIMS,
     "postpone": sql.POSTPONE,
     "fail": sql.FAIL,

@@ -1,38 +1,28 @@
 """Brings claimed deliveries to the engine at their time.
 
-A delivery is a row in the database; what is here is only the wake-up. Rows due within a second are
-claimed four times a second and wait in a heap; timers that a commit has just written and that are
-due as soon come here directly. Losing all of this loses nothing: claims end with the process.
+A delivery is a row in the database; what is here is only the wake-up. Rows that come due are
+claimed by the pump and wait in a heap; timers that a commit has just written and that are due soon
+come here directly. Losing all of this loses nothing: claims end with the process.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from instances.engine.core import Clock
 from instances.engine.operations import Delivery
+from instances.engine.pump import DeliverySource, Pump
 
-HORIZON_MS = 1_000
-PUMP_EVERY_S = 0.25
-CLAIM_ROWS = 500  # that one transaction claims
 HEAP_MAX = 5_000  # claimed and not yet due, or held up
 IN_FLIGHT_MAX = 256  # deliveries in the engine at once: clients' events need the rest
-
-
-class DeliverySource(Protocol):
-    def has_due(self, before_ms: int, now_ms: int) -> bool: ...
-    def claim_due(
-        self, before_ms: int, limit: int, done: Callable[[list[Delivery]], None]
-    ) -> None: ...
 
 
 class Timers:
     def __init__(
         self, source: DeliverySource, clock: Clock, deliver: Callable[[Delivery], None]
     ) -> None:
-        self.source = source
         self.clock = clock
         self.deliver = deliver
         self.in_flight = 0
@@ -40,15 +30,16 @@ class Timers:
         self._known: dict[int, bool] = {}  # by delivery id: whether it is in flight
         self._alarm: Any = None
         self._alarm_ms = 0
-        self._claiming = False
         self._stopped = False
+        self.pump = Pump(source, clock, self.add, has_room=self.has_room)
 
     def start(self) -> None:
-        self._pump()
+        self.pump.start()
 
     def stop(self) -> None:
         """Deliver nothing more. What was claimed is claimed again at the next start."""
         self._stopped = True
+        self.pump.stop()
         if self._alarm is not None:
             self._alarm.cancel()
 
@@ -58,6 +49,13 @@ class Timers:
                 self._known[delivery.id] = False
                 heapq.heappush(self._heap, (delivery.due_at_ms, delivery.id, delivery))
         self._fire()
+
+    def has_room(self) -> bool:
+        return len(self._heap) < HEAP_MAX
+
+    def waiting(self) -> list[int]:
+        """Ids of what is claimed and not yet with the engine."""
+        return [delivery_id for delivery_id, in_flight in self._known.items() if not in_flight]
 
     def known(self) -> list[int]:
         """Ids of what is claimed and not yet delivered."""
@@ -102,22 +100,3 @@ class Timers:
     def _on_alarm(self) -> None:
         self._alarm = None
         self._fire()
-
-    def _pump(self) -> None:
-        if self._stopped:
-            return
-        self.clock.call_at(self.clock.monotonic() + PUMP_EVERY_S, self._pump)
-        self._claim()
-
-    def _claim(self) -> None:
-        now_ms = self.clock.now_ms()
-        room = len(self._heap) < HEAP_MAX
-        if room and not self._claiming and self.source.has_due(now_ms + HORIZON_MS, now_ms):
-            self._claiming = True
-            self.source.claim_due(now_ms + HORIZON_MS, CLAIM_ROWS, self._claimed)
-
-    def _claimed(self, deliveries: list[Delivery]) -> None:
-        self._claiming = False
-        self.add(deliveries)
-        if len(deliveries) == CLAIM_ROWS:
-            self._claim()

@@ -116,6 +116,8 @@ def test_wrong_database_address_is_not_repeated(tmp_path):
         ("DATABASE_URL", "sqlite://:memory:"),
         ("DATABASE_URL", "postgres://localhost"),
         ("STATEBACKED_POSTGRES_CONNECTIONS", "1"),
+        ("STATEBACKED_WORKER_LISTEN", "8001"),
+        ("REDIS_URL", "http://localhost:6379"),
     ],
 )
 def test_wrong_variable_stops_every_command_and_is_named(tmp_path, name, value):

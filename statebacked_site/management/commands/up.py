@@ -1,6 +1,7 @@
-"""Migrates the database and serves web, engine and timers in one process."""
+"""Migrates the database and serves: all in one process, or as one part of a larger site."""
 
 import os
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
@@ -11,16 +12,26 @@ from django.core.management.base import BaseCommand, CommandError
 from statebacked_site import databases, demo, server, welcome
 from statebacked_site.running import AlreadyRunning, RunningServer, only_server
 
+ROLES = ("all", "web", "worker")
+WEB_PORT = 8000
 ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 class Command(BaseCommand):
-    help = "Start State Backed: web, engine and timers in one process."
+    help = "Start State Backed: all in one process, or as one of several (docs/production.md)."
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-        parser.add_argument("--port", type=_port, default=8000, help="port (8000; 0: a free one)")
+        parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+        parser.add_argument(
+            "--port", type=_port, help=f"port ({WEB_PORT}; of a worker: a free one; 0: a free one)"
+        )
+        parser.add_argument(
+            "--role",
+            choices=ROLES,
+            default="all",
+            help="web serves people and clients, worker fires timers; both need Postgres (all)",
+        )
         parser.add_argument("--data", help="directory for everything the site keeps (./data)")
         parser.add_argument(
             "--demo", action="store_true", help="deploy the examples and create a few instances"
@@ -28,11 +39,38 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         os.umask(0o077)  # what the site keeps is nobody else's business
+        settings.NODE_ROLE = options["role"]
         try:
-            with only_server(settings.DATA_DIR) as record:
-                self._serve(record, options["host"], options["port"], with_demo=options["demo"])
+            if options["role"] == "worker":
+                self._work(options["host"], options["port"])
+            else:
+                if options["role"] == "web" and not _has_postgres():
+                    raise CommandError("--role web needs Postgres: set DATABASE_URL")
+                with only_server(settings.DATA_DIR, is_shared=_has_postgres()) as record:
+                    port = WEB_PORT if options["port"] is None else options["port"]
+                    host = options["host"] or "127.0.0.1"
+                    self._serve(record, host, port, with_demo=options["demo"])
         except (AlreadyRunning, server.CannotListen, databases.DatabaseUnusable) as exc:
             raise CommandError(str(exc)) from exc
+
+    def _work(self, host: str | None, port: int | None) -> None:
+        from statebacked_site import worker
+
+        given_host, given_port = settings.WORKER_LISTEN
+        settings.WORKER_LISTEN = (host or given_host, given_port if port is None else port)
+        try:
+            worker.check_settings()
+        except worker.CannotHost as exc:
+            raise CommandError(str(exc)) from exc
+        databases.check_usable(settings.DATABASE)
+        with databases.only_one_at_a_time():
+            call_command("migrate", interactive=False, verbosity=0)
+
+        def on_ready() -> None:
+            self.stdout.write(welcome.worker_start(settings.NODE_ADDRESS or ""))
+            self.stdout.flush()
+
+        sys.exit(worker.run(on_ready))
 
     def _serve(self, record: RunningServer, host: str, port: int, *, with_demo: bool) -> None:
         listener = server.bind(host, port)
@@ -50,6 +88,10 @@ class Command(BaseCommand):
                 demo.start(self.stdout.write)
 
         server.serve(listener, on_ready)
+
+
+def _has_postgres() -> bool:
+    return isinstance(settings.DATABASE, str)
 
 
 def _set_public_address(host: str, port: int) -> None:
