@@ -32,6 +32,10 @@ class MissingUser(Forbidden):
 class MissingScope(Forbidden):
     code = "missing-scope"
 
+    def __init__(self, message: str, *any_of: str) -> None:
+        super().__init__(message)
+        self.any_of = any_of  # scopes of which one would do, if it is known
+
 
 class MissingOrg(Forbidden):
     """The person is in no org, or not in the one that the request names."""

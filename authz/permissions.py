@@ -43,7 +43,7 @@ def scope(*any_of: str) -> Scoped:
 def require(caller: Caller, *any_of: str) -> None:
     """Raise MissingScope unless the caller has at least one of these scopes."""
     if caller.scopes.isdisjoint(any_of):
-        raise MissingScope(f"This needs the scope {' or '.join(any_of)}")
+        raise MissingScope(f"This needs the scope {' or '.join(any_of)}", *any_of)
 
 
 class HasScope(BasePermission):

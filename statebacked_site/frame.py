@@ -21,6 +21,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django_htmx.http import trigger_client_event
 
+from authz.errors import MissingScope
 from authz.members import Member, get_member, memberships_of
 from authz.models import Org, User
 from instances.models import DeadLetter
@@ -29,6 +30,10 @@ from statebacked_site.errors import REQUEST_ID_HEADER, DomainError, request_id
 # The org that `/` shows again: the one that was looked at last.
 SESSION_ORG = "org"
 DEAD_LETTERS_COUNTED_MAX = 100
+
+# How a page that cannot be shown says so, by the status of the answer.
+FAILURES = {403: "This is not for your role", 404: "There is nothing here"}
+KINDS_OF_FAILURES = {403: "denied", 404: "missing"}
 
 Arguments = ParamSpec("Arguments")
 OrgView = Callable[Concatenate[HttpRequest, Member, Arguments], HttpResponse]
@@ -169,11 +174,13 @@ def failure(request: HttpRequest, member: Member | None, error: DomainError) -> 
     name = request_id(request)
     if request.headers.get("HX-Request"):
         response = HttpResponse(status=error.status)
-        return trigger_client_event(response, "toast", {"text": str(error), "kind": "bad"})
+        text = words_for(error, member)
+        return trigger_client_event(response, "toast", {"text": text, "kind": "bad"})
     context = {
-        "title": HTTPStatus(error.status).phrase,
-        "message": str(error),
+        "title": FAILURES.get(error.status, HTTPStatus(error.status).phrase),
+        "message": words_for(error, member),
         "request_id": name,
+        "kind": KINDS_OF_FAILURES.get(error.status, "failed"),
     }
     if member is None:
         response = render(request, "site/error.html", context, status=error.status)
@@ -183,6 +190,13 @@ def failure(request: HttpRequest, member: Member | None, error: DomainError) -> 
         )
     response[REQUEST_ID_HEADER] = name
     return response
+
+
+def words_for(error: DomainError, member: Member | None) -> str:
+    """What a person is told: of their role, where a program is told of scopes."""
+    if isinstance(error, MissingScope) and error.any_of and member is not None:
+        return member.refusal(error.any_of[0]) or str(error)
+    return str(error)
 
 
 def tell(request: HttpRequest, text: str, *, bad: bool = False) -> None:

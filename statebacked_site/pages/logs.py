@@ -19,7 +19,8 @@ ROWS = 200
 # A search looks through so many lines at once, and goes on from there when it is asked to.
 SEARCHED_MAX = 20_000
 TEXT_CHARS_MAX = 200
-MESSAGE_CHARS_MAX = 4_000
+MESSAGE_CHARS_MAX = 20_000
+MESSAGE_CHARS_AT_ONCE = 800  # the rest of a longer one is folded
 
 # What "at least this level" holds.
 LEVELS = {
@@ -52,6 +53,15 @@ class Line(NamedTuple):
     machine: str
     level: str
     parts: list[tuple[str, bool]]  # of the message, and whether each was searched for
+    rest: list[tuple[str, bool]]  # the same of what is folded
+
+    @property
+    def rest_chars(self) -> int:
+        return sum(len(part) for part, _is_wanted in self.rest)
+
+    @property
+    def is_rest_wanted(self) -> bool:
+        return any(is_wanted for _part, is_wanted in self.rest)
 
 
 @require_safe
@@ -156,7 +166,8 @@ def lines_of(found: list[LogEntry], text: str) -> list[Line]:
             entry,
             slugs.get(entry.machine_id, ""),
             "info" if entry.level == "log" else entry.level,
-            marked(entry.message[:MESSAGE_CHARS_MAX], text),
+            marked(entry.message[:MESSAGE_CHARS_AT_ONCE], text),
+            marked(entry.message[MESSAGE_CHARS_AT_ONCE:MESSAGE_CHARS_MAX], text),
         )
         for entry in found
     ]

@@ -14,8 +14,9 @@ OF_LAYOUT = ("color-contrast", "scrollable-region-focusable", "target-size", "li
 
 # How far the page is wider than the window, and the elements that stick out of it the most.
 OVERFLOW = """() => {
-  const { scrollWidth, clientWidth } = document.documentElement;
-  if (scrollWidth <= clientWidth) return [];
+  const { clientWidth } = document.documentElement;
+  const boxes = [document.documentElement, document.body, document.querySelector("main")];
+  if (boxes.every((box) => box.scrollWidth <= box.clientWidth)) return [];
   return [...document.querySelectorAll("body *")]
     .filter((element) => element.getBoundingClientRect().right > clientWidth + 1)
     .slice(0, 5)

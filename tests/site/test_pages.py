@@ -187,6 +187,21 @@ def test_failure_of_a_page_is_inside_the_frame(org):
     assert url(org, "/timers") in page
 
 
+def test_what_a_role_may_not_do_names_the_role_and_who_can_change_it(org, machine):
+    reader = browser_of(org, Membership.Role.READ)
+
+    page = reader.post(url(org, "/keys"), {"name": "a", "use": "ci"})
+    part = reader.post(
+        url(org, "/keys"), {"name": "a", "use": "ci"}, headers={"HX-Request": "true"}
+    )
+
+    text = text_of(assert_strict(page, 403))
+    assert "This is not for your role" in text
+    assert "This needs the role admin, and yours is read." in text
+    assert "Try again" not in text
+    assert "This needs the role admin" in part["HX-Trigger"]
+
+
 def test_failure_of_a_part_is_a_toast(org):
     r = browser_of(org).get(url(org, "/timers?after=x"), headers={"HX-Request": "true"})
 
