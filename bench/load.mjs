@@ -5,7 +5,7 @@
  * are laid out as bytes before the clock starts, one is in flight per connection, and an answer is
  * looked at just far enough to know its status and its length.
  *
- *   node load.mjs '{"port": 8000, "connections": 64, …}'        (see `Options` in load.py)
+ *   node load.mjs '{"ports": [8000], "connections": 64, …}'        (see `Options` in load.py)
  *
  * Writes the line `measuring` when the warm-up is over, and one line of JSON at the end.
  */
@@ -25,9 +25,15 @@ const requests = layOutRequests();
 
 const latenciesMs = new Float64Array(SAMPLES_MAX);
 let samples = 0;
-let started = 0; // requests taken from the list
+// Requests by the port that they go to, and how many were taken of each list. Where the server
+// does not matter there is one list for all connections.
+const lists = options.isHashed
+  ? options.ports.map((_, port) => requests.filter((_, n) => n % options.ports.length === port))
+  : [requests];
+const started = lists.map(() => 0);
 let inFlight = 0;
 let acknowledged = 0; // over the whole run, warm-up included
+let refused = 0; // with 503, where that is no error
 let errors = 0;
 let firstError = "";
 let measuring = false;
@@ -45,31 +51,33 @@ if (options.cycle) {
   startMeasuring();
 }
 for (let n = 0; n < options.connections; n++) {
-  connect();
+  connect(n % options.ports.length);
 }
 
 /** Every request as it goes over the wire; `{n}` in path and body is the number of its instance. */
 function layOutRequests() {
   const { method, path, body, headers } = options;
   const head = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  return Array.from({ length: options.instances }, (_, n) => {
+  return Array.from({ length: options.instances }, (_, index) => {
+    const n = options.first + index * options.stride;
     const content = body.replaceAll("{n}", n);
     return Buffer.from(
-      `${method} ${path.replaceAll("{n}", n)} HTTP/1.1\r\nhost: 127.0.0.1:${options.port}\r\n` +
+      `${method} ${path.replaceAll("{n}", n)} HTTP/1.1\r\nhost: 127.0.0.1:${options.ports[0]}\r\n` +
         `${head}content-length: ${Buffer.byteLength(content)}\r\n\r\n${content}`,
     );
   });
 }
 
-/** The next request, or undefined when there are no more to send. */
-function nextRequest() {
-  if (stopping || (!options.cycle && started === requests.length)) {
+/** The next request for that server, or undefined when there are no more to send. */
+function nextRequest(server) {
+  const n = options.isHashed ? server : 0;
+  if (stopping || (!options.cycle && started[n] === lists[n].length)) {
     return undefined;
   }
-  return requests[started++ % requests.length];
+  return lists[n][started[n]++ % lists[n].length];
 }
 
-function connect() {
+function connect(server) {
   const buffer = Buffer.allocUnsafe(RECEIVE_BYTES);
   let partial = null; // of an answer that came in pieces
   let waiting = false;
@@ -77,7 +85,7 @@ function connect() {
 
   const socket = net.connect({
     host: "127.0.0.1",
-    port: options.port,
+    port: options.ports[server],
     noDelay: true,
     onread: { buffer, callback: receive },
   });
@@ -90,7 +98,7 @@ function connect() {
   });
 
   function send(now) {
-    const request = nextRequest();
+    const request = nextRequest(server);
     if (request === undefined) {
       socket.end();
       if (inFlight === 0) {
@@ -122,6 +130,8 @@ function connect() {
       if (measuring && samples < SAMPLES_MAX) {
         latenciesMs[samples++] = now - sentAt;
       }
+    } else if (options.mayRefuse && answer.indexOf("503 ") === 9) {
+      refused++;
     } else {
       fail(answer.toString("latin1", 0, 600));
     }
@@ -187,6 +197,7 @@ function finish(problem) {
   const result = {
     measured: samples,
     acknowledged,
+    refused,
     errors,
     firstError,
     seconds,

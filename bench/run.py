@@ -10,10 +10,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from bench import workloads
+from bench import large, live, nodes, sockets, workloads
+from bench.databases import DATABASES
 from bench.load import LoadFailed, Measurement
-from bench.report import EVENTS, Memory, Report
+from bench.report import EVENTS, Memory, Report, table
 from bench.site import PROJECT_ROOT, BenchSite, CannotStart, running_site
 from bench.workloads import FULL, QUICK, Scale, WrongResult
 
@@ -26,17 +28,27 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 1 if the check failed or the site did not do what it answered."""
     options = _parse(argv)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "statebacked_site.settings")
+    scale = QUICK if options.quick else FULL
+    databases = DATABASES if options.database == "both" else (options.database,)
     try:
-        with running_site(options.directory) as site:
-            if options.check_cpu:
+        if options.check_cpu:
+            with running_site(options.directory, databases[0]) as site:
                 return _check_cpu(site)
-            report = _measure(site, QUICK if options.quick else FULL, options.directory)
+        if options.sockets:
+            figures = sockets.measure(options.directory, databases[0], options.sockets, scale)
+        elif options.live:
+            figures = live.measure(options.directory, databases[0], scale)
+        elif options.nodes > 1:
+            figures = nodes.measure(options.directory, options.nodes, scale)
+        elif options.load:
+            figures = large.measure(options.directory, databases, options.load, options.keep)
+        else:
+            figures = _measure_all(options.directory, databases, scale)
     except (CannotStart, LoadFailed, WrongResult) as error:
         print(f"The benchmark failed: {error}", file=sys.stderr)
         return 1
-    print(report.table())
     if options.json is not None:
-        options.json.write_text(json.dumps(report.as_json(), indent=2) + "\n")
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
@@ -44,9 +56,45 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure throughput, latency and CPU per event.")
     parser.add_argument("--quick", action="store_true", help="a rough look in 30 seconds")
     parser.add_argument(
+        "--database",
+        choices=(*DATABASES, "both"),
+        default="sqlite",
+        help="Postgres comes from the wheel, with fsync on (sqlite)",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--check-cpu",
         action="store_true",
         help=f"only fail if an event costs more than {CPU_MS_MAX} ms of CPU",
+    )
+    what.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="so many servers on one Postgres"
+    )
+    what.add_argument(
+        "--load",
+        type=int,
+        nargs="?",
+        const=large.INSTANCES,
+        metavar="N",
+        help=f"lists and events of a database with N instances ({large.INSTANCES:,})",
+    )
+    what.add_argument(
+        "--sockets",
+        type=int,
+        nargs="?",
+        const=sockets.SOCKETS,
+        metavar="N",
+        help=f"N subscribers of {workloads.INSTANCES:,} instances ({sockets.SOCKETS:,})",
+    )
+    what.add_argument(
+        "--live",
+        action="store_true",
+        help="what an open dashboard and subscribers cost the events",
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="with --load: leave the site up until Ctrl-C, to look at",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.add_argument(
@@ -56,6 +104,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="on the disk to measure; a fresh data directory is made in it (build)",
     )
     return parser.parse_args(argv)
+
+
+def _measure_all(directory: Path, databases: tuple[str, ...], scale: Scale) -> Any:
+    reports = []
+    for kind in databases:
+        with running_site(directory, kind) as site:
+            reports.append(_measure(site, scale, directory))
+    print(table(reports))
+    return [one.as_json() for one in reports]
 
 
 def _check_cpu(site: BenchSite) -> int:
@@ -72,10 +129,13 @@ def _check_cpu(site: BenchSite) -> int:
 
 
 def _measure(site: BenchSite, scale: Scale, directory: Path) -> Report:
-    report = Report("SQLite WAL, synchronous=FULL", _file_system(directory), os.cpu_count() or 1)
+    database = site.database
+    report = Report(
+        database.label, database.durability, _file_system(directory), os.cpu_count() or 1
+    )
 
     def note(name: str, measurement: Measurement) -> None:
-        print(f"{name}: {measurement.per_second:,.0f}/s", file=sys.stderr)
+        print(f"{database.label}, {name}: {measurement.per_second:,.0f}/s", file=sys.stderr)
         report.measurements[name] = measurement
 
     workloads.deploy_machines(site)

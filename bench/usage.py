@@ -1,6 +1,7 @@
 """CPU time and memory of processes, from /proc (Linux)."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,34 +34,42 @@ def _parent(directory: Path) -> int | None:
 
 @dataclass(frozen=True)
 class ServerUsage:
-    """Seconds of CPU of the server, by what the threads of its processes do."""
+    """Seconds of CPU of all nodes and their database, by what the threads of the processes do."""
 
-    loop: float  # the main thread: HTTP, tokens, engine
-    writer: float  # the server's other threads; nearly all of it is the one that commits
+    loop: float  # the nodes' main threads: HTTP, tokens, engine
+    writer: float  # the nodes' other threads; with SQLite, nearly all of it is the one that commits
     runners: float  # the sandboxed processes
+    database: float  # the processes of a database server
 
     @property
     def total(self) -> float:
-        return self.loop + self.writer + self.runners
+        return self.loop + self.writer + self.runners + self.database
 
     def __sub__(self, earlier: "ServerUsage") -> "ServerUsage":
         return ServerUsage(
-            self.loop - earlier.loop, self.writer - earlier.writer, self.runners - earlier.runners
+            self.loop - earlier.loop,
+            self.writer - earlier.writer,
+            self.runners - earlier.runners,
+            self.database - earlier.database,
         )
 
 
-def server_usage(server_pid: int) -> ServerUsage:
-    """What the server has used since it started, with all processes that it started."""
-    loop = writer = runners = 0.0
-    for pid in process_tree(server_pid):
-        for thread_id, seconds in _threads(pid):
-            if pid != server_pid:
-                runners += seconds
-            elif thread_id == server_pid:
-                loop += seconds
-            else:
-                writer += seconds
-    return ServerUsage(loop, writer, runners)
+def server_usage(node_pids: Sequence[int], database_pid: int | None = None) -> ServerUsage:
+    """What these servers have used since they started, with all processes that they started."""
+    loop = writer = runners = database = 0.0
+    for node_pid in node_pids:
+        for pid in process_tree(node_pid):
+            for thread_id, seconds in _threads(pid):
+                if pid != node_pid:
+                    runners += seconds
+                elif thread_id == node_pid:
+                    loop += seconds
+                else:
+                    writer += seconds
+    if database_pid is not None:
+        pids = process_tree(database_pid)
+        database = sum(seconds for pid in pids for _, seconds in _threads(pid))
+    return ServerUsage(loop, writer, runners, database)
 
 
 def _threads(pid: int) -> list[tuple[int, float]]:

@@ -1,5 +1,6 @@
 """What is measured. Each function runs one workload against a site and checks what it left."""
 
+import secrets
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +60,14 @@ def create_instances(site: BenchSite, scale: Scale) -> Measurement:
     return site.load(_creates(site, "toggler", max(scale.creates, INSTANCES)))
 
 
+def warm_up(site: BenchSite, machine: str) -> None:
+    """Start the machine's runner, and let it see an event."""
+    prefix = f"warm-{secrets.token_hex(4)}-"
+    site.create_instance(machine, f"{prefix}0")
+    options = events(site, QUICK, machine, "toggle", connections=1, instances=1, prefix=prefix)
+    site.load(replace(options, warmup_s=0))
+
+
 def many_instances(site: BenchSite, scale: Scale) -> Measurement:
     """Events/s: 64 connections, 1,000 instances in turn."""
     return _send_events(site, scale, "toggler", "toggle", connections=64, instances=INSTANCES)
@@ -103,7 +112,7 @@ def http_only(site: BenchSite, scale: Scale) -> Measurement:
 
 def refused_events(site: BenchSite, scale: Scale) -> Measurement:
     """Events refused right after token, URL and body were checked, before the engine is asked."""
-    options = _events(site, scale, "toggler", "xstate.reserved", connections=64, instances=1)
+    options = events(site, scale, "toggler", "xstate.reserved", connections=64, instances=1)
     return site.load(
         replace(
             options,
@@ -146,9 +155,7 @@ def _fired_timers(site: BenchSite) -> list[tuple[int, int]]:
         JOIN machines_machine AS machine ON machine.id = instance.machine_id
         WHERE rung.kind = ? AND machine.slug = 'alarm'
     """
-    with site.database() as connection:
-        rows: list[tuple[int, int]] = connection.execute(query, [TIMER_EVENT]).fetchall()
-    return rows
+    return site.database.rows(query, TIMER_EVENT)
 
 
 def _send_events(
@@ -161,25 +168,23 @@ def _send_events(
     instances: int,
     prefix: str = "i-",
 ) -> Measurement:
-    before = _stored_events(site)
-    options = _events(
+    before = stored_events(site)
+    options = events(
         site, scale, machine, event, connections=connections, instances=instances, prefix=prefix
     )
     measured = site.load(options)
-    stored = _stored_events(site) - before
+    stored = stored_events(site) - before
     if stored != measured.acknowledged:
         raise WrongResult(f"{measured.acknowledged} events acknowledged, {stored} in the history")
     return measured
 
 
-def _stored_events(site: BenchSite) -> int:
-    with site.database() as connection:
-        query = "SELECT count(*) FROM transition WHERE kind = ?"
-        count: int = connection.execute(query, [CLIENT_EVENT]).fetchone()[0]
-    return count
+def stored_events(site: BenchSite) -> int:
+    query = "SELECT count(*) FROM transition WHERE kind = ?"
+    return int(site.database.rows(query, CLIENT_EVENT)[0][0])
 
 
-def _events(
+def events(
     site: BenchSite,
     scale: Scale,
     machine: str,

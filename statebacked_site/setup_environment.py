@@ -24,7 +24,8 @@ from typing import NoReturn, TextIO
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
-DEVELOPMENT_COMMANDS = (["test"], ["lint"], ["format"])  # need more than a running site
+DEVELOPMENT_COMMANDS = (["test"], ["lint"], ["format"])
+NEED_MORE_PACKAGES = (*DEVELOPMENT_COMMANDS, ["bench"])  # than a running site
 
 STAMP_NAME = ".statebacked.json"
 INSTALLING_NAME = ".installing"
@@ -65,7 +66,7 @@ def enter(argv: list[str]) -> None:
     Another Python is replaced by the environment's, which comes here again.
     """
     try:
-        ensure_packages(PROJECT_ROOT, development=argv[1:2] in DEVELOPMENT_COMMANDS)
+        ensure_packages(PROJECT_ROOT, development=argv[1:2] in NEED_MORE_PACKAGES)
         if not _is_environment_python(PROJECT_ROOT):
             _replace_process(environment_python(PROJECT_ROOT))
         ensure_harness(PROJECT_ROOT)
