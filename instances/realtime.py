@@ -97,6 +97,10 @@ class Realtime:
         self._moved: set[Topic] = set()
         self._watchers: dict[InstanceKey, set[Watcher]] = {}
         self._seqs: dict[InstanceKey, int] = {}  # of the newest state that is known here
+        # Set where there are other processes: told when somebody begins to listen to an instance,
+        # and when nobody does any more; and each commit, while somebody elsewhere listens.
+        self.on_interest: Callable[[InstanceKey, bool], None] = lambda key, begins: None
+        self._elsewhere: Callable[[Operation], None] | None = None
 
     # ------------------------------------------------------------------ subscriptions
 
@@ -106,9 +110,8 @@ class Realtime:
         """Tell of every later state. The caller tells of the present one, which it may read."""
         topic = self._topics.get(key)
         if topic is None:
+            self._begin_to_listen(key)
             topic = self._topics[key] = Topic(key, machine)
-            # Commits cost nothing while nobody listens.
-            self.engine.on_committed = self._on_committed
         audience = topic.audiences.get(auth)
         if audience is None:
             audience = topic.audiences[auth] = Audience(topic, auth)
@@ -130,8 +133,8 @@ class Realtime:
 
     def watch(self, key: InstanceKey, watcher: Watcher) -> None:
         """Tell of every later commit."""
+        self._begin_to_listen(key)
         self._watchers.setdefault(key, set()).add(watcher)
-        self.engine.on_committed = self._on_committed
 
     def unwatch(self, key: InstanceKey, watcher: Watcher) -> None:
         """Safe to call twice."""
@@ -141,11 +144,29 @@ class Realtime:
             self._watchers.pop(key, None)
             self._stop_listening_if_unused(key)
 
+    def _is_listened_to(self, key: InstanceKey) -> bool:
+        return key in self._topics or key in self._watchers
+
+    def _begin_to_listen(self, key: InstanceKey) -> None:
+        if not self._is_listened_to(key):
+            self.on_interest(key, True)
+        self.engine.on_committed = self._on_committed
+
     def _stop_listening_if_unused(self, key: InstanceKey) -> None:
-        if key not in self._topics and key not in self._watchers:
+        if not self._is_listened_to(key):
             self._seqs.pop(key, None)
-        if not self._topics and not self._watchers:
-            self.engine.on_committed = None
+            self.on_interest(key, False)
+        self._attend()
+
+    def tell_elsewhere(self, tell: Callable[[Operation], None] | None) -> None:
+        """Pass each commit on to other processes, or to none."""
+        self._elsewhere = tell
+        self._attend()
+
+    def _attend(self) -> None:
+        """Commits cost nothing while nobody listens."""
+        is_used = self._topics or self._watchers or self._elsewhere is not None
+        self.engine.on_committed = self._on_committed if is_used else None
 
     def instance_deleted(self, key: InstanceKey) -> None:
         for watcher in list(self._watchers.get(key, ())):
@@ -171,8 +192,8 @@ class Realtime:
 
     def found(self, key: InstanceKey, row: InstanceRow) -> None:
         """The database has a state that another node has committed."""
-        if row.seq <= self._seqs.get(key, 0):
-            return  # a commit of our own came in between
+        if row.seq <= self._seqs.get(key, 0) or not self._is_listened_to(key):
+            return  # a commit of our own came in between, or nobody listens any more
         self._seqs[key] = row.seq
         for watcher in self._watchers.get(key, ()):
             watcher.committed(row)
@@ -181,6 +202,8 @@ class Realtime:
             self._tell(topic, row)
 
     def _on_committed(self, operation: Operation) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere(operation)
         watchers = self._watchers.get(operation.key, ())
         topic = self._topics.get(operation.key)
         if topic is None and not watchers:

@@ -31,6 +31,8 @@ def engine_settings() -> NodeSettings:
             retire_s=(settings.SETTLE_LIMIT + RETIRE_MARGIN).total_seconds(),
             egress_allow=settings.EGRESS_ALLOW,
         ),
+        redis_url=settings.REDIS_URL,
+        site_tag=settings.SITE_TAG,
         broker=_celery_broker if settings.NODE_ROLE == "worker" else None,
     )
 

@@ -916,22 +916,28 @@ class Engine:
         """
 
         def done(found: bool | None) -> None:
-            activation = self.activations.get(key)
-            if found and status != 0 and activation is not None:
-                self.close(activation)
+            if found and status != 0:
+                self.end(key, is_deleted=False)
             _tell(reply, found)
 
         self.store.set_status(row_id, status, done, timers)
 
     def delete(self, key: tuple[int, str], row_id: int, reply: Reply) -> None:
         def done(found: bool | None) -> None:
-            activation = self.activations.get(key)
-            if found and activation is not None:
-                activation.children = SETTLED  # nothing to release: the row is gone
-                self.close(activation)
+            if found:
+                self.end(key, is_deleted=True)
             _tell(reply, found)
 
         self.store.delete(row_id, done)
+
+    def end(self, key: tuple[int, str], *, is_deleted: bool) -> None:
+        """An instance was paused or deleted, here or on another node: its services stop."""
+        activation = self.activations.get(key)
+        if activation is None:
+            return
+        if is_deleted:
+            activation.children = SETTLED  # nothing to release: the row is gone
+        self.close(activation)
 
     def drain(self) -> None:
         """Take no new work from clients; what is in flight goes on."""

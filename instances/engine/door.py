@@ -19,6 +19,7 @@ from instances.engine.node import EngineNode
 from instances.engine.postgres_session import DatabaseError
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
+from instances.news import InstanceStopped, KeyDeleted, Message, TokenRevoked, VersionPublished
 from instances.runtime.bundle import BundleInfo
 
 log = logging.getLogger("statebacked.engine")
@@ -93,7 +94,10 @@ def set_status(instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) 
     if key is None:
         return False
     engine = here.engine
-    return bool(run(here.call(lambda f: engine.set_status(key, instance_id, status, f, timers))))
+    found = bool(run(here.call(lambda f: engine.set_status(key, instance_id, status, f, timers))))
+    if found and status != Instance.Status.RUNNING:
+        _tell_others(InstanceStopped(*key, False))
+    return found
 
 
 def delete_instance(instance_id: int) -> bool:
@@ -105,6 +109,8 @@ def delete_instance(instance_id: int) -> bool:
         return False
     found = bool(run(here.call(lambda f: here.engine.delete(key, instance_id, f))))
     here.loop.call_soon_threadsafe(here.realtime.instance_deleted, key)
+    if found:
+        _tell_others(InstanceStopped(*key, True))
     return found
 
 
@@ -117,12 +123,14 @@ def _key_of(instance_id: int) -> tuple[int, str] | None:
 def version_published(machine_id: int) -> None:
     """A machine has a new current version, or is gone: look it up again."""
     machines.forget(machine_id)
+    _tell_others(VersionPublished(machine_id))
 
 
 def key_deleted(public_id: str) -> None:
     """Tokens signed by this key stop working at once."""
     callers.forget_key(public_id)
     _revoke(lambda caller: caller.key_id == public_id)
+    _tell_others(KeyDeleted(public_id))
 
 
 def token_revoked() -> None:
@@ -130,8 +138,15 @@ def token_revoked() -> None:
     callers.clear()
     # Whose it was is not known here: people's connections are closed, and come back if they may.
     _revoke(lambda caller: caller.key_id is None)
+    _tell_others(TokenRevoked())
 
 
 def _revoke(is_revoked: Callable[[LeanCaller], bool]) -> None:
     if _node is not None:
         _node.loop.call_soon_threadsafe(_node.realtime.revoke, is_revoked)
+
+
+def _tell_others(news: Message) -> None:
+    """Tell the site's other processes at once, if it has Redis; without, they notice in time."""
+    if _node is not None and _node.fan_out is not None:
+        _node.loop.call_soon_threadsafe(_node.fan_out.bus.tell_all, news)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instances.engine.clocks import DatabaseClock, LoopClock
 from instances.engine.core import Clock, Engine
@@ -30,6 +30,9 @@ from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
 from machines.models import VersionCode
 
+if TYPE_CHECKING:
+    from instances.fan_out import FanOut
+
 log = logging.getLogger("statebacked.engine")
 
 FLUSH_LOGS_EVERY_S = 0.5
@@ -47,6 +50,8 @@ class NodeSettings:
     role: str  # web, worker or all: who brings due deliveries to the engines
     forwarding_key: bytes  # that all of them share
     runtime: RuntimeSettings
+    redis_url: str = ""  # by which processes of a site on Postgres tell each other news
+    site_tag: str = ""  # what tells this site's news from another's
     broker: Callable[[], Broker] | None = None  # of a worker: the way to all workers
 
 
@@ -64,6 +69,7 @@ class EngineNode:
         self.settings = settings
         self.forwarder: Forwarder | None = None  # only where there may be other nodes
         self.dispatcher: Dispatcher | None = None  # only in workers
+        self.fan_out: FanOut | None = None  # only with Redis
         self.ready = False
         self._in_a_hurry = False
 
@@ -97,6 +103,17 @@ class EngineNode:
         if isinstance(self.store, PostgresStore):
             self.resync = Resync(self.realtime, self.store)
             self.resync.start()
+            if self.settings.redis_url:
+                from instances.fan_out import FanOut  # Redis takes its time to import
+
+                self.fan_out = FanOut(
+                    self.settings.redis_url,
+                    self.settings.site_tag,
+                    engine=self.engine,
+                    realtime=self.realtime,
+                    resync=self.resync,
+                )
+                self.fan_out.start()
         await self.pool.start()
         self.timers.start()
         self._flusher = self.loop.create_task(self._flush_logs())
@@ -111,6 +128,8 @@ class EngineNode:
         while self._is_busy() and self.loop.time() < give_up and not self._in_a_hurry:
             await asyncio.sleep(0.02)
         self.engine.close_all()
+        if self.fan_out is not None:
+            await self.fan_out.stop()
         self._flusher.cancel()
         self.engine.flush_logs()
         await self.pool.stop()

@@ -52,12 +52,13 @@ class Node:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.headers = server.headers
 
     def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         request = urllib.request.Request(
             f"{self.server.api_url}/{path}",
             json.dumps(body).encode() if body is not None else None,
-            {**self.server.headers, "content-type": "application/json"},
+            {**self.headers, "content-type": "application/json"},
             method=method,
         )
         try:
@@ -113,16 +114,20 @@ def command_of(pid: int) -> str:
 
 
 class Cluster:
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, **variables: str) -> None:
         self.directory = directory
         self.url = url
+        self.variables = variables
         self.started: list[running_server] = []
 
     def start(self, number: int | None = None) -> Node:
         number = len(self.started) if number is None else number
         data_dir = self.directory / f"node-{number}"
         server = running_server(
-            data_dir, DATABASE_URL=self.url, STATEBACKED_SECRET_KEY="the same for all nodes" * 2
+            data_dir,
+            DATABASE_URL=self.url,
+            STATEBACKED_SECRET_KEY="the same for all nodes" * 2,
+            **self.variables,
         )
         node = Node(server.__enter__())
         self.started.append(server)
