@@ -19,6 +19,7 @@ from instances import deliveries
 from instances.access import get_instance, instances_of
 from instances.engine import door
 from instances.engine.holding import Resume, resume_named
+from instances.explain import why_refused
 from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
@@ -89,7 +90,7 @@ def _newer(request: HttpRequest, member: Member, machine: Machine, newer_than: i
 
 
 def _list(
-    request: HttpRequest, member: Member, machine: Machine, form: dict[str, str], status: int = 200
+    request: HttpRequest, member: Member, machine: Machine, form: dict[str, Any], status: int = 200
 ) -> HttpResponse:
     _require(member, "instances.read")
     query = request.GET
@@ -172,22 +173,32 @@ def _preds(query: Any, versions: list[MachineVersion]) -> list[dict[str, str]]:
 
 def _create(request: HttpRequest, member: Member, machine: Machine) -> HttpResponse:
     _require(member, "instances.write")
-    form = {name: request.POST.get(name, "") for name in ("slug", "context", "version", "claims")}
+    form: dict[str, Any] = {
+        name: request.POST.get(name, "") for name in ("slug", "context", "version", "claims")
+    }
+    claims = member.caller.auth_context
     try:
+        if form["claims"].strip():
+            _require(member, "instances.admin")
+            claims = acting.claims_json(form["claims"])
         acting.create(
             machine,
             form["slug"].strip(),
             form["context"],
             acting.chosen_version(machine, form["version"]),
-            _claims(request, member),
+            claims,
         )
     except DomainError as error:
         if not acting.is_complaint(error):
             raise
         complaint = str(error)
         if error.status == 403:
-            complaint = "The machine's allowWrite said no to its creation with these claims."
-        form |= {"error": complaint, "parameter": error.parameter or ""}
+            complaint = why_refused(error.code, complaint, claims, form["slug"])
+        form |= {
+            "error": complaint,
+            "parameter": error.parameter or "",
+            "is_denied": error.status == 403,
+        }
         return _list(request, member, machine, form, status=error.status)
     return redirect("instance-page", member.org.public_id, machine.slug, form["slug"].strip())
 

@@ -66,6 +66,16 @@ function addressOf(changes) {
   return url;
 }
 
+/** Whoever came to the newest moment by `]` follows from there, and is not left behind in it. */
+function addressOfNow() {
+  const url = addressOf({});
+  if (url.searchParams.has("at")) {
+    url.searchParams.delete("at");
+    history.replaceState(null, "", url);
+  }
+  return url;
+}
+
 /** Shows the moment and tab that an address of this page names; the address says it from then on. */
 function goTo(url) {
   if (!url.searchParams.has("tab")) url.searchParams.set("tab", shown.tab);
@@ -171,7 +181,7 @@ async function refresh() {
     await addNewRows();
     if (!shown.past) {
       const isRead = document.getElementById("panel").contains(document.activeElement);
-      await load(new URL(location.href), { kept: isRead ? ["panel"] : [] });
+      await load(addressOfNow(), { kept: isRead ? ["panel"] : [] });
     } else {
       markRow(shown.seq);
     }

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.browser.content import Filled
 from tests.conftest import PROJECT_ROOT
 
 AXE = PROJECT_ROOT / "node_modules" / "axe-core" / "axe.min.js"
@@ -39,10 +38,8 @@ def chromium() -> Iterator[Any]:
 class Tab:
     """A page of a person who is signed in, and what the browser complained about."""
 
-    def __init__(self, browser: Any, site: Filled, email: str = "", **options: Any) -> None:
-        self.context = browser.new_context(
-            base_url=site.server.url, viewport=WIDE, reduced_motion="reduce", **options
-        )
+    def __init__(self, browser: Any, url: str, sign_in_link: str = "") -> None:
+        self.context = browser.new_context(base_url=url, viewport=WIDE, reduced_motion="reduce")
         self.context.set_default_timeout(WAIT_MS)
         # By the debugger, not by a <script>: the page's policy holds for the page alone.
         self.context.add_init_script(path=AXE)
@@ -51,8 +48,8 @@ class Tab:
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._hear)
         self.page.on("dialog", self._refuse)
-        if email:
-            self.page.goto(site.sign_in_link(email))
+        if sign_in_link:
+            self.page.goto(sign_in_link)
             self.page.get_by_role("button", name="Sign in").click()
             self.page.wait_for_url(lambda url: "/sign-in" not in url)
 

@@ -32,7 +32,7 @@ def tab_of(browser: Any, site: Filled) -> Iterator[Callable[[str], Tab]]:
 
     def tab_of(email: str) -> Tab:
         if email not in tabs:
-            tabs[email] = Tab(browser, site, email)
+            tabs[email] = Tab(browser, site.server.url, site.sign_in_link(email))
         return tabs[email]
 
     yield tab_of

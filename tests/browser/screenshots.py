@@ -35,7 +35,7 @@ def take(directory: Path, labels: tuple[str, ...], data_dir: Path) -> None:
         tabs: dict[str, Any] = {}
         for page in chosen:
             if page.who not in tabs:
-                tabs[page.who] = Tab(browser, site, page.who)
+                tabs[page.who] = Tab(browser, site.server.url, site.sign_in_link(page.who))
             shown = tabs[page.who].page
             for size in (WIDE, PHONE):
                 shown.set_viewport_size(size)

@@ -202,6 +202,15 @@ def test_reader_may_not_create(org, machine):
     assert reader.post(list_url(machine), {"slug": "new"}).status_code == 403
 
 
+def test_only_an_admin_creates_as_somebody_else(org, machine):
+    writer = signed_in(org, Membership.Role.WRITE)
+
+    r = writer.post(list_url(machine), {"slug": "new", "claims": '{"role": "staff"}'})
+
+    assert r.status_code == 403
+    assert "needs the role admin" in r.content.decode()
+
+
 # --- One instance -------------------------------------------------------------------------------
 
 
