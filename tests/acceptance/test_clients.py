@@ -10,6 +10,7 @@ import pytest
 from bench.load import NODE
 from statebacked_site import bundling
 from tests.acceptance.conftest import EXAMPLES, Deploy
+from tests.acceptance.following import assert_followed
 from tests.acceptance.site import Site, types
 from tests.conftest import PROJECT_ROOT, run_manage_py
 
@@ -115,6 +116,19 @@ def test_client_hears_of_every_change(site: Site, deploy: Deploy):
     assert [state["publicContext"]["toggleCount"] for state in heard] == [0, 1, 2]
     assert [state["state"] for state in heard] == ["off", "on", "off"]
     assert heard[0]["ts"] < heard[1]["ts"] < heard[2]["ts"]
+
+
+def test_client_follows_others_and_timers(site: Site, deploy: Deploy):
+    seen = run_scenario(
+        site,
+        "follower",
+        toggler=deploy("toggler.ts"),
+        alarm=deploy("alarm-xstate5.ts"),
+        order=deploy("order.ts"),
+        slug="followed",
+    )
+
+    assert_followed(seen)
 
 
 class Smply:

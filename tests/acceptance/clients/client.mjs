@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { StateBackedClient } from "@statebacked/client";
 import { signToken } from "@statebacked/token";
+import { follow } from "./following.mjs";
 
 const scenarios = {
   /** From nothing to an instance that has processed events, as an admin. */
@@ -138,6 +139,9 @@ const scenarios = {
     });
     return { heard };
   },
+
+  /** What others and timers do, by actors and subscriptions. */
+  follower: (config) => follow(StateBackedClient, config),
 };
 
 /** What a caller learns of a failure. */
