@@ -103,6 +103,7 @@ class InstanceAdminView(ApiView):
 
 
 class EventsView(ApiView):
+    of_event_path: ClassVar[frozenset[str]] = frozenset({"POST"})
     rules: ClassVar[dict[str, Rule]] = {
         "GET": scope("instances.admin"),
         "POST": scope("events.write", "instances.write"),

@@ -53,6 +53,7 @@ class MachinesView(ApiView):
 
 
 class MachineView(ApiView):
+    of_event_path: ClassVar[frozenset[str]] = frozenset({"POST"})
     rules: ClassVar[dict[str, Rule]] = {
         "GET": scope("machines.read"),
         "POST": scope("instances.write"),

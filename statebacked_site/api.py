@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
@@ -15,6 +16,7 @@ from rest_framework.views import APIView
 
 from authz.callers import Caller
 from authz.permissions import HasScope, Rule
+from statebacked_site import idempotency
 from statebacked_site.errors import (
     REQUEST_ID_HEADER,
     InvalidParameter,
@@ -94,6 +96,10 @@ class ApiView(WithRequestId):
     """A view below /api. `rules` says for each of its methods what the caller needs."""
 
     rules: ClassVar[dict[str, Rule]]
+    # Methods that the event path answers, which has idempotency keys of its own.
+    of_event_path: ClassVar[frozenset[str]] = frozenset()
+
+    _claim: idempotency.Claim | None = None  # each request has a view of its own
 
     http_method_names = ["get", "head", "post", "put", "delete"]  # noqa: RUF012
     parser_classes = [JsonParser]  # noqa: RUF012 (declared so by DRF)
@@ -119,6 +125,19 @@ class ApiView(WithRequestId):
         if request.method not in self.allowed_methods:
             self.http_method_not_allowed(request)
         super().initial(request, *args, **kwargs)
+        if isinstance(request.auth, Caller) and request.method not in self.of_event_path:
+            self._claim = idempotency.claim(request._request, request.auth)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(request, *args, **kwargs)
+        if self._claim is not None:
+            self._claim.finish(response)
+        return response
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, idempotency.Replay):
+            return exc.response
+        return super().handle_exception(exc)
 
     def given(self, serializer_class: type[serializers.Serializer[Any]]) -> dict[str, Any]:
         """The body, checked against `serializer_class`; raises ValidationError, a 400."""

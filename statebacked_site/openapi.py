@@ -18,6 +18,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 CURSOR = OpenApiParameter("cursor", str, description="From an earlier page: where this one begins.")
 
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="With it the request is applied at most once. A repetition gets the first answer,"
+    " and the header `idempotent-replayed: true`.",
+)
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+
 
 class ErrorJson(JsonObject):
     error = serializers.CharField(help_text="For people: what was wrong with which value.")
@@ -51,6 +60,9 @@ class ApiSchema(AutoSchema):
 
     def get_description(self) -> str:  # type: ignore[override]  # DRF's own differs
         return ""  # not the view's docstring, which is for its programmers
+
+    def get_override_parameters(self) -> list[Any]:
+        return [IDEMPOTENCY_KEY] if self.method in WRITES else []
 
     def get_auth(self) -> list[dict[str, Any]]:
         match self._rule():
@@ -94,7 +106,7 @@ class ApiSchema(AutoSchema):
         if self.get_request_serializer() is not None:
             errors["413"] = "The body is too large."
             errors["415"] = "The body is of the wrong type."
-        if self.method in ("POST", "PUT", "DELETE"):
+        if self.method in WRITES:
             errors["409"] = "It exists already, or its state does not allow this."
         errors["default"] = "Any other failure, such as 429 or 503 with `Retry-After`."
         return errors
