@@ -64,7 +64,8 @@ class Postgres:
     def rows(self, query: str, *parameters: Any) -> list[Any]:
         with psycopg.connect(self.url, autocommit=True) as connection:
             text: Any = query.replace("?", "%s")
-            return connection.execute(text, parameters or None).fetchall()
+            cursor = connection.execute(text, parameters or None)
+            return cursor.fetchall() if cursor.description is not None else []
 
     def pid(self) -> int | None:
         return int((self.directory / "postmaster.pid").read_text().split()[0])

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import large, live, nodes, sockets, workloads
+from bench import large, live, nodes, sockets, timers, workloads
 from bench.databases import DATABASES
 from bench.load import LoadFailed, Measurement
 from bench.report import EVENTS, Memory, Report, table
@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _check_cpu(site)
         if options.sockets:
             figures = sockets.measure(options.directory, databases[0], options.sockets, scale)
+        elif options.timers:
+            figures = timers.measure(options.directory, options.timers, scale)
         elif options.live:
             figures = live.measure(options.directory, databases[0], scale)
         elif options.nodes > 1:
@@ -85,6 +87,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         const=sockets.SOCKETS,
         metavar="N",
         help=f"N subscribers of {workloads.INSTANCES:,} instances ({sockets.SOCKETS:,})",
+    )
+    what.add_argument(
+        "--timers",
+        type=int,
+        nargs="?",
+        const=timers.BURST,
+        metavar="N",
+        help=f"N timers due in one second, through two workers one of which is killed"
+        f" ({timers.BURST:,})",
     )
     what.add_argument(
         "--live",

@@ -153,7 +153,7 @@ def running_node(data_dir: Path, database: Database, *options: str) -> Iterator[
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, str(PROJECT_ROOT / "manage.py"), "up", "--port", "0", *options],
-            env=_environment(data_dir, database),
+            env=environment_of(data_dir, database),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -194,13 +194,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _manage_py(*arguments: str, data_dir: Path, database: Database) -> str:
     command = [sys.executable, str(PROJECT_ROOT / "manage.py"), *arguments]
-    environment = _environment(data_dir, database)
+    environment = environment_of(data_dir, database)
     return subprocess.run(
         command, env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
-def _environment(data_dir: Path, database: Database) -> dict[str, str]:
+def environment_of(data_dir: Path, database: Database) -> dict[str, str]:
     """The default settings: none of the caller's, so that figures can be compared."""
     kept = {
         name: value

@@ -57,7 +57,7 @@ def deploy_machines(site: BenchSite) -> None:
 
 def create_instances(site: BenchSite, scale: Scale) -> Measurement:
     """Creates/s; the first of these instances are those that events are sent to."""
-    return site.load(_creates(site, "toggler", max(scale.creates, INSTANCES)))
+    return site.load(creates(site, "toggler", max(scale.creates, INSTANCES)))
 
 
 def warm_up(site: BenchSite, machine: str) -> None:
@@ -93,7 +93,7 @@ def one_hot_instance(site: BenchSite, scale: Scale) -> Measurement:
 
 def big_context(site: BenchSite, scale: Scale) -> Measurement:
     """Events/s with 5 KB of context in every row and history row."""
-    site.load(_creates(site, "big-context", INSTANCES))
+    site.load(creates(site, "big-context", INSTANCES))
     return _send_events(site, scale, "big-context", "next", connections=64, instances=INSTANCES)
 
 
@@ -126,7 +126,7 @@ def refused_events(site: BenchSite, scale: Scale) -> Measurement:
 
 def timers(site: BenchSite) -> Lateness:
     """Timers of 1,000 instances that are due within the same second."""
-    site.load(_creates(site, "alarm", TIMERS, body=f'"context":{{"delayMs":{TIMER_DELAY_MS}}}'))
+    site.load(creates(site, "alarm", TIMERS, body=f'"context":{{"delayMs":{TIMER_DELAY_MS}}}'))
     give_up = time.monotonic() + TIMER_SECONDS_MAX
     while len(fired := _fired_timers(site)) < TIMERS:
         if time.monotonic() > give_up:
@@ -207,7 +207,7 @@ def events(
     )
 
 
-def _creates(site: BenchSite, machine: str, count: int, body: str = "") -> Options:
+def creates(site: BenchSite, machine: str, count: int, body: str = "") -> Options:
     more = f",{body}" if body else ""
     return Options(
         "POST",
