@@ -50,6 +50,9 @@ class Instance(models.Model):
     children = models.TextField(default="[]")  # live ephemeral services: [{"id", "src"}], in order
     owner = models.TextField(null=True)  # node of the latest commit; a hint once settled
     settle_deadline = models.BigIntegerField(null=True)  # null: settled
+    # The instance whose transition spawned it, and the id by which that one knows it.
+    parent_id = models.BigIntegerField(null=True)
+    parent_child = models.TextField(null=True)
     created_at = models.BigIntegerField()
 
     class Meta:
@@ -67,6 +70,11 @@ class Instance(models.Model):
             # Pages of a machine's instances, newest first. Like all indexes here, of columns that
             # no event changes: Postgres then updates rows in place.
             models.Index(fields=["machine", "id"], name="instance_of_machine"),
+            models.Index(  # the children of an instance
+                fields=["parent_id"],
+                name="instance_of_parent",
+                condition=models.Q(parent_id__isnull=False),
+            ),
         ]
 
 
@@ -124,13 +132,18 @@ class DeliveryFields(models.Model):
 
     kind = models.PositiveSmallIntegerField(choices=Kind.choices)
     org_id = models.BigIntegerField()
-    target_machine_id = models.BigIntegerField()
+    target_machine_id = models.BigIntegerField()  # 0: there is no machine of that name yet
+    target_machine = models.CharField(max_length=160, default="", db_default="")  # if named
     target_slug = models.CharField(max_length=160)
     source_id = models.BigIntegerField(null=True)
     source_seq = models.BigIntegerField(null=True)
     source_n = models.SmallIntegerField(null=True)
     send_id = models.TextField(null=True)
     event = models.TextField()
+    # Who sends it, as `allowWrite` is told; empty for the instance's own timers.
+    auth_context = models.TextField(default="", db_default="")
+    # How many messages led to this one since something happened outside.
+    hops = models.IntegerField(default=0, db_default=0)
     due_at = models.BigIntegerField()
     claim_until = models.BigIntegerField(default=0)
     claims = models.IntegerField(default=0)
@@ -143,7 +156,7 @@ class DeliveryFields(models.Model):
 
 
 class Delivery(DeliveryFields):
-    """Everything durable that is still to be done: timers, and later messages and spawns.
+    """Everything durable that is still to be done: timers, messages, spawns and ends of children.
 
     While its target is paused `due_at` is far away (engine/holding.py); `planned_at` is its time.
 

@@ -39,12 +39,16 @@ from instances.engine.errors import (
 )
 from instances.engine.holding import Resume
 from instances.engine.json_texts import error_fields, public_of, state_value, storable
+from instances.engine.messages import Messages, child_event
 from instances.engine.operations import (
     SETTLED,
     Activation,
     Code,
+    Creation,
     Delivery,
+    DeliveryKind,
     Kind,
+    MessageRow,
     Operation,
     Outcome,
     Replayed,
@@ -65,6 +69,9 @@ MAILBOX_BYTES = 8_000_000
 TRIES = 4  # of one operation, after conflicts and lost runners
 TRIES_CONTENDED = 12  # where other nodes write, too
 LOG_ROWS_WAITING = 5_000
+CLOCKS_DIFFER_MS = 1_000  # at most, those of two nodes
+
+INIT_EVENT = '{"type":"xstate.init"}'
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
@@ -103,13 +110,14 @@ class Engine:
         self.runners = runners
         self.clock = clock
         self.settle_limit_ms = settle_limit_ms
-        self.on_timers = on_timers  # timers due soon that a commit has just written
+        self.on_timers = on_timers  # deliveries due soon that a commit has just written
         self.on_cancelled = on_cancelled  # ids of deliveries that a commit has deleted
         self.on_delivered = on_delivered  # a claimed delivery has left the engine, however it ended
         self.on_committed = on_committed  # each committed step, for realtime subscribers
         self.tries = TRIES_CONTENDED if store.has_other_writers else TRIES
         self.elsewhere = Elsewhere(self, forward)
         self.crashes = Crashes(self)
+        self.messages = Messages(self)
         self.activations: dict[tuple[int, str], Activation] = {}
         self.loading: dict[tuple[int, str], list[Operation]] = {}
         self.links: dict[RunnerProcess, RunnerLink] = {}
@@ -141,8 +149,11 @@ class Engine:
             self.submit(operation)
 
     def deliver(self, delivery: Delivery) -> None:
-        """A durable timer is due. Ends in `on_delivered`."""
-        self.submit(Operation(Kind.TIMER, delivery.key, delivery.event, "", delivery=delivery))
+        """A delivery that was claimed is due. Ends in `on_delivered`."""
+        if delivery.kind == DeliveryKind.TIMER:
+            self.submit(Operation(Kind.TIMER, delivery.key, delivery.event, "", delivery=delivery))
+        else:
+            self.messages.wake(delivery.key, delivery)
 
     def submit(self, operation: Operation) -> None:
         activation = self.activations.get(operation.key)
@@ -159,33 +170,41 @@ class Engine:
         auth: str,
         reply: Reply,
         request_key: str | None = None,
-        parent: str = "",
     ) -> None:
         """Create an instance of a version; the answer is its state once it has settled."""
-        event = '{"type":"xstate.init"}'
-        creation = (version_id, context, parent)
+        creation = Creation(version_id, context)
         self._create(
             Operation(
-                Kind.INIT, key, event, auth, reply, request_key=request_key, creation=creation
+                Kind.INIT, key, INIT_EVENT, auth, reply, request_key=request_key, creation=creation
             )
+        )
+
+    def spawn(self, delivery: Delivery, creation: Creation) -> None:
+        """Create the persistent child that a delivery asks for. Ends as the delivery does."""
+        key, auth = delivery.key, delivery.auth
+        self._create(
+            Operation(Kind.INIT, key, INIT_EVENT, auth, delivery=delivery, creation=creation)
         )
 
     def _create(self, operation: Operation) -> None:
         assert operation.creation is not None
-        version_id = operation.creation[0]
+        creation = operation.creation
+        version_id = creation.version_id
 
         def ready(process: RunnerProcess | None, error: Exception | None) -> None:
             if process is None:
-                operation.refuse(_unavailable(error))
+                self.refuse(operation, _unavailable(error))
             else:
                 link = self._link(process)
                 activation = self._mount(operation.key, None, version_id, link)
+                if creation.parent_id is not None:
+                    activation.parent = creation.parent_id, creation.child_id or ""
                 self._enqueue(activation, operation)
 
         if self.draining:
-            operation.refuse(Unavailable("the server is shutting down"))
+            self.refuse(operation, Unavailable("the server is shutting down"))
         elif self.suspended:
-            operation.refuse(Unavailable(NO_LEASE))
+            self.refuse(operation, Unavailable(NO_LEASE))
         else:
             self.runners.acquire(version_id, ready)
 
@@ -299,17 +318,29 @@ class Engine:
             link.activations.move_to_end(aid)
         elif kind is Kind.TIMER:
             line = f"T\t{aid}\t{rid}\t{operation.event}\n"
+        elif kind is Kind.MESSAGE:
+            line = self._message_line(aid, operation)
         elif kind is Kind.SERVICE:
             line = f"V\t{aid}\t{rid}\t{operation.inbox_n}\n"
         elif kind is Kind.INIT:
             assert operation.creation is not None
-            _, context, parent = operation.creation
+            _, context, parent, *_ = operation.creation
             slug = operation.key[1]
             line = f"C\t{aid}\t{rid}\t{slug}\t{context}\t{operation.auth}\t{parent}\n"
         else:
             assert kind is Kind.LOST_SERVICE, kind
             line = f"O\t{aid}\t{rid}\t{operation.child}\n"
         link.send(line.encode())
+
+    def _message_line(self, aid: str, operation: Operation) -> str:
+        delivery = operation.delivery
+        assert delivery is not None
+        rid, auth = operation.rid, operation.auth
+        if delivery.kind != DeliveryKind.CHILD_DONE:
+            return f"S\t{aid}\t{rid}\t{operation.event}\t{auth}\n"
+        major = operation.activation.link.process.xstate_major
+        operation.event = child_event(major, delivery.event)
+        return f"N\t{aid}\t{rid}\t{operation.event}\t{operation.child}\t{auth}\n"
 
     # ------------------------------------------------------------------ loading
 
@@ -361,7 +392,11 @@ class Engine:
     def take_forwarded(self, operation: Operation) -> None:
         """Process what another node sends; it goes no further from here."""
         operation.forwarded = True
-        self.submit(operation)
+        if operation.kind is Kind.MESSAGE:
+            self.messages.wake(operation.key, forwarded=True)
+            operation.answer(b"{}")
+        else:
+            self.submit(operation)
 
     def forwarded(self, operation: Operation, body: bytes) -> None:
         """The other node has processed it."""
@@ -405,6 +440,10 @@ class Engine:
         activation.state, activation.extra = row.state, row.extra
         activation.context, activation.children = row.context, row.children
         activation.public = public_of(row.context)
+        if row.parent_id is not None:
+            activation.parent = row.parent_id, row.parent_child or ""
+        # The node of an earlier step may have a faster clock: what it sent then must stay first.
+        activation.sent_ms = min(row.ts, self.clock.now_ms() + CLOCKS_DIFFER_MS)
         activation.deadline_ms = self.clock.now_ms() + self.settle_limit_ms
         self.activations[key] = activation
         link.weight += activation.weight()
@@ -618,10 +657,12 @@ class Engine:
                 self._acknowledge(activation)
         if operation.timers:
             self._schedule(activation, operation.timers)
+        if operation.messages:
+            self._post(operation.messages)
         if operation.cancelled_ids:
             self.on_cancelled(operation.cancelled_ids)
         if operation.delivery is not None:
-            self.on_delivered(operation.delivery)
+            self.delivered(operation)
         if self.on_committed is not None:
             self.on_committed(operation)
         if operation.reply is not None:
@@ -633,12 +674,34 @@ class Engine:
     def _schedule(self, activation: Activation, timers: list[TimerRow]) -> None:
         soon = self.clock.now_ms() + LOCAL_TIMER_MS
         due = [
-            Delivery(t.delivery_id, 0, activation.key, t.event, t.due_at_ms, 0, 1, t.send_id)
+            Delivery(
+                t.delivery_id,
+                DeliveryKind.TIMER,
+                activation.key,
+                t.event,
+                t.due_at_ms,
+                0,
+                1,
+                t.send_id,
+                hops=t.hops,
+            )
             for t in timers
             if t.due_at_ms < soon
         ]
         if due:
             self.on_timers(due)
+
+    def _post(self, messages: list[MessageRow]) -> None:
+        """Wake the targets of messages that were committed, now or when they are due."""
+        now_ms = self.clock.now_ms()
+        for m in messages:
+            if m.key is None or m.due_at_ms >= now_ms + LOCAL_TIMER_MS:
+                continue
+            if m.due_at_ms <= now_ms:
+                self.messages.wake(m.key)
+            else:
+                delivery = Delivery(m.delivery_id, m.kind, m.key, "", m.due_at_ms, 0, 1, m.send_id)
+                self.on_timers([delivery])
 
     def _acknowledge(self, activation: Activation) -> None:
         activation.wants_acknowledgement = False
@@ -738,7 +801,7 @@ class Engine:
         error = InstanceExists(f"{operation.key[1]} exists already")
         request_key = operation.request_key
         if request_key is None:
-            operation.refuse(error)
+            self.refuse(operation, error)
             return
 
         def found(answer: bool | Exception) -> None:
@@ -859,7 +922,9 @@ class Engine:
     def _try_again(self, operation: Operation) -> None:
         if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
             return  # of the activation that is gone; its lost services are in the row
-        if operation.tries >= self.tries:
+        if operation.delivery is not None and self.messages.is_void(operation):
+            self.messages.ended(operation.delivery)
+        elif operation.tries >= self.tries:
             self.refuse(operation, Unavailable("the instance is contended"))
         elif operation.kind is Kind.INIT:
             self._create(operation)
@@ -872,6 +937,9 @@ class Engine:
         delivery = operation.delivery
         if delivery is None:
             return
+        if delivery.kind != DeliveryKind.TIMER:
+            self.messages.refused(delivery, error)
+            return
         if isinstance(error, InstancePaused):
             self.store.hold(delivery.id)
         elif error.counts_as_attempt:
@@ -881,8 +949,11 @@ class Engine:
         self.on_delivered(delivery)
 
     def delivered(self, operation: Operation) -> None:
-        if operation.delivery is not None:
-            self.on_delivered(operation.delivery)
+        delivery = operation.delivery
+        if delivery is not None and delivery.kind == DeliveryKind.TIMER:
+            self.on_delivered(delivery)
+        elif delivery is not None:
+            self.messages.ended(delivery)
 
     # ------------------------------------------------------------------ ends of runners
 

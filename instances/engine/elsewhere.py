@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from instances.engine.errors import EngineError, NotOwner, Unavailable
-from instances.engine.operations import Operation
+from instances.engine.operations import Kind, Operation
 from instances.engine.store import InstanceRow
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Elsewhere:
         return True
 
     def _send_on(self, operation: Operation, address: str) -> None:
-        if operation.forwarded or self.forward is None:
+        if operation.kind is Kind.MESSAGE:
+            self.engine.messages.leave(operation, address)
+        elif operation.forwarded or self.forward is None:
             self.engine.refuse(operation, NotOwner("its services run on another node"))
         else:
             self.forward(operation, address)
@@ -81,6 +83,8 @@ class Elsewhere:
     def forwarding_failed(self, operation: Operation, error: EngineError) -> None:
         """The other node refused it, or could not be asked."""
         self.homes.pop(operation.key, None)
+        if operation.kind is Kind.MESSAGE:
+            return  # it was only to wake the target
         if isinstance(error, NotOwner) and operation.tries < self.engine.tries:
             operation.tries += 1
             self.engine.submit(operation)  # the row says by now who has it

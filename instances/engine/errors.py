@@ -17,6 +17,18 @@ class InstanceNotFound(EngineError):
     code = "not-found"
 
 
+class MachineNotFound(EngineError):
+    status = 404
+    code = "not-found"
+
+
+class InvalidSpawn(EngineError):
+    """What a persistent instance is to be made of is not there, or makes no sense."""
+
+    status = 400
+    code = "invalid-parameter"
+
+
 class InstanceExists(EngineError):
     status = 409
     code = "conflict"

@@ -43,6 +43,7 @@ class ForwardedDelivery(msgspec.Struct):
     attempts: int
     claims: int
     send_id: str | None
+    hops: int = 0
 
 
 class ForwardedEvent(msgspec.Struct):
@@ -198,7 +199,12 @@ def _as_message(operation: Operation) -> ForwardedEvent:
         auth=operation.auth,
         request_key=operation.request_key,
         delivery=ForwardedDelivery(
-            delivery.id, delivery.due_at_ms, delivery.attempts, delivery.claims, delivery.send_id
+            delivery.id,
+            delivery.due_at_ms,
+            delivery.attempts,
+            delivery.claims,
+            delivery.send_id,
+            delivery.hops,
         )
         if delivery is not None
         else None,
@@ -211,7 +217,15 @@ def _as_operation(message: ForwardedEvent, reply: Any) -> Operation:
     if message.delivery is not None:
         d = message.delivery
         delivery = Delivery(
-            d.id, 0, key, message.event, d.due_at_ms, d.attempts, d.claims, d.send_id
+            d.id,
+            0,
+            key,
+            message.event,
+            d.due_at_ms,
+            d.attempts,
+            d.claims,
+            d.send_id,
+            hops=d.hops,
         )
     return Operation(
         Kind(message.kind),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from instances.engine.errors import EngineError
 
@@ -23,6 +23,15 @@ class Kind(IntEnum):
     MESSAGE = 3
     SERVICE = 4
     LOST_SERVICE = 5
+
+
+class DeliveryKind(IntEnum):
+    """What a row of `delivery` is for. The numbers are those of `DeliveryFields.Kind`."""
+
+    TIMER = 0  # of the instance itself
+    MESSAGE = 1
+    SPAWN = 2  # its event says what to create the target with
+    CHILD_DONE = 3  # the end of a persistent child, or that there will be none
 
 
 class Code(IntEnum):
@@ -63,9 +72,21 @@ class Replayed(bytes):
 
 
 class Delivery:
-    """A durable timer that was claimed: the row, as far as delivering it needs."""
+    """A row of `delivery`, as far as delivering it needs."""
 
-    __slots__ = ("attempts", "claims", "due_at_ms", "event", "id", "key", "kind", "send_id")
+    __slots__ = (
+        "attempts",
+        "auth",
+        "claims",
+        "due_at_ms",
+        "event",
+        "hops",
+        "id",
+        "key",
+        "kind",
+        "send_id",
+        "source_id",
+    )
 
     def __init__(
         self,
@@ -77,6 +98,9 @@ class Delivery:
         attempts: int,
         claims: int,
         send_id: str | None = None,
+        auth: str = "",
+        hops: int = 0,
+        source_id: int | None = None,
     ) -> None:
         self.id = delivery_id
         self.kind = kind
@@ -86,19 +110,81 @@ class Delivery:
         self.attempts = attempts
         self.claims = claims
         self.send_id = send_id
+        self.auth = auth  # authContext of its sender as JSON
+        self.hops = hops  # messages that led to it since something happened outside
+        self.source_id = source_id  # the instance that sent it
 
 
 class TimerRow:
     """A timer that a step has set: becomes a row of `delivery` in the step's commit."""
 
-    __slots__ = ("delivery_id", "due_at_ms", "event", "n", "send_id")
+    __slots__ = ("delivery_id", "due_at_ms", "event", "hops", "n", "send_id")
 
-    def __init__(self, n: int, send_id: str, event: str, due_at_ms: int) -> None:
+    def __init__(self, n: int, send_id: str, event: str, due_at_ms: int, hops: int = 0) -> None:
         self.n = n  # position among the step's effects
         self.send_id = send_id
         self.event = event
         self.due_at_ms = due_at_ms
+        self.hops = hops
         self.delivery_id = 0  # given by the store
+
+
+class MessageRow:
+    """What a step sends to another instance: becomes a row of `delivery` in the step's commit.
+
+    It is addressed by the names of a machine and an instance of the sender's org; the end of a
+    child by the id of the parent's row. Nobody knows yet whether there is such a target.
+    """
+
+    __slots__ = (
+        "delivery_id",
+        "due_at_ms",
+        "event",
+        "hops",
+        "key",
+        "kind",
+        "machine",
+        "n",
+        "parent_id",
+        "send_id",
+        "slug",
+    )
+
+    def __init__(
+        self,
+        n: int,
+        kind: DeliveryKind,
+        machine: str,
+        slug: str,
+        event: str,
+        due_at_ms: int,
+        *,
+        send_id: str | None = None,
+        parent_id: int = 0,
+        hops: int = 0,
+    ) -> None:
+        self.n = n  # position among the step's effects
+        self.kind = kind
+        self.machine = machine
+        self.slug = slug
+        self.event = event
+        self.due_at_ms = due_at_ms
+        self.send_id = send_id
+        self.parent_id = parent_id
+        self.hops = hops
+        # Given by the store; no key: the parent is gone, and nothing was written.
+        self.delivery_id = 0
+        self.key: tuple[int, str] | None = None
+
+
+class Creation(NamedTuple):
+    """What an instance is to be made of."""
+
+    version_id: int
+    context: str  # given by the creator
+    parent: str = ""  # reference to the parent as JSON
+    parent_id: int | None = None  # row of the parent
+    child_id: str | None = None  # by which the parent knows the new instance
 
 
 class Operation:
@@ -129,6 +215,7 @@ class Operation:
         "inbox_n",
         "key",
         "kind",
+        "messages",
         "must_look_up_key",
         "public",
         "repetitions",
@@ -156,7 +243,7 @@ class Operation:
         delivery: Delivery | None = None,
         child: str = "",
         inbox_n: str = "",
-        creation: tuple[int, str, str] | None = None,
+        creation: Creation | None = None,
     ) -> None:
         self.kind = kind
         self.key = key
@@ -169,12 +256,13 @@ class Operation:
         self.delivery = delivery
         self.child = child  # JSON string: the service that a SERVICE or LOST_SERVICE event is of
         self.inbox_n = inbox_n
-        self.creation = creation  # of INIT: version id, given context, reference to the parent
+        self.creation = creation  # of INIT
         self.must_look_up_key = kind is Kind.CLIENT  # its request key, before it is computed
         self.forwarded = False  # another node asks for it, because its instance lives here
         self.tries = 0
         self.suspect = False  # was in flight when a runner died among others
         self.timers: list[TimerRow] | None = None
+        self.messages: list[MessageRow] | None = None
         self.cancels: list[str] | None = None
         self.cancelled_ids: list[int] | None = None
         self.deadline_ms: int | None = None
@@ -237,15 +325,18 @@ class Activation:
         "dead",
         "deadline_ms",
         "extra",
+        "hops",
         "inbox",
         "key",
         "link",
+        "parent",
         "public",
         "queue",
         "returned",
         "row_id",
         "self_made_ms",
         "sent",
+        "sent_ms",
         "seq",
         "state",
         "tail_seq",
@@ -280,6 +371,9 @@ class Activation:
         self.wants_acknowledgement = False  # the runner asked for a `K` (its `W` line)
         self.deadline_ms = 0  # settle deadline, wall clock
         self.self_made_ms = 0  # turn of the latest timer that a timer has set
+        self.parent: tuple[int, str] | None = None  # row of the parent, and its id for this one
+        self.sent_ms = 0  # due time of the latest message: the next one must not come before it
+        self.hops = 0  # of the latest step from outside
         self.timer: Any = None  # of the settle deadline
         self.closing = False  # sends nothing more; ends when `uncommitted` is empty
         self.dead = False  # what is not committed is void (also set by the store's writer thread)

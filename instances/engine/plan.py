@@ -7,9 +7,17 @@ of the same batch is settled here, so that a database may write the kinds of row
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from instances.engine.operations import Activation, Code, Kind, Operation, Outcome
+from instances.engine.operations import (
+    Activation,
+    Code,
+    DeliveryKind,
+    Kind,
+    MessageRow,
+    Operation,
+    Outcome,
+)
 
 PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
 ATTEMPTS_MAX = 5  # of a delivery; then it is a dead letter
@@ -21,11 +29,27 @@ LOCAL_TIMER_MS = 1_000  # timers due sooner are scheduled without asking the dat
 CONSUMING = (Code.CHANGED, Code.UNCHANGED, Code.CHANGED_WITH_EFFECTS)
 
 INSTANCE_COLUMNS = """id, slug, version_id, ts, state, extra, context, children, settle_deadline,
- created_at, machine_id"""
+ created_at, machine_id, parent_id, parent_child"""
 HISTORY_COLUMNS = """instance_id, seq, commit_id, kind, event, state, context, effects, report,
  auth_context, duration_us, version_id, request_key, caused_by, ts, created_at"""
-DELIVERY_COLUMNS = """id, target_slug, source_id, source_seq, source_n, send_id, event, due_at,
- claim_until, claims, created_at, target_machine_id"""
+# What delivering a row needs, in the order of `operations.Delivery`.
+DUE_COLUMNS = """id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id,
+ auth_context, hops, source_id"""
+
+
+# The rest of the event by which a parent hears that its child was deleted, in SQL.
+CHILD_DELETED = """',"error":{"name":"ChildDeleted","message":"the instance was deleted"}}'"""
+
+
+def sender_of(machine: str, slug: str) -> str:
+    """SQL for the authContext of what an instance sends, from SQL for its names.
+
+    Names of machines and instances need no escapes in JSON.
+    """
+    return (
+        f"""'{{"stateBackedSender":{{"machineName":"' || {machine}"""
+        f""" || '","machineInstanceName":"' || {slug} || '"}}}}'"""
+    )
 
 
 class Ids(Protocol):
@@ -33,6 +57,28 @@ class Ids(Protocol):
 
     def take_instance_id(self) -> int: ...
     def take_delivery_id(self) -> int: ...
+
+
+class DeliveryValues(NamedTuple):
+    """A row of `delivery` before its names are resolved."""
+
+    id: int
+    kind: int
+    target_machine: str  # slug; empty: the sender's own machine
+    target_slug: str
+    parent_id: int  # the target's row instead, or 0
+    source_id: int
+    source_seq: int
+    source_n: int
+    send_id: str | None
+    event: str
+    hops: int
+    due_at: int
+    claim_until: int
+    claims: int
+    created_at: int
+    source_machine_id: int
+    source_slug: str
 
 
 class Plan:
@@ -54,8 +100,10 @@ class Plan:
         self.confirms: dict[Activation, int] = {}
         self.cancels: list[tuple[Operation, str]] = []
         self.cancelling: set[Activation] = set()
-        self.timers: dict[int, tuple[Any, ...]] = {}  # by delivery id
-        self.pending: dict[tuple[int, str], list[int]] = {}  # ids of timers by row and send id
+        # What is to be delivered, by delivery id: the columns of `DeliveryValues`.
+        self.deliveries: dict[int, DeliveryValues] = {}
+        self.messages: dict[int, MessageRow] = {}  # those of them that are for other instances
+        self.pending: dict[tuple[int, str], list[int]] = {}  # their ids by row and send id
         self.in_any_order = True  # whether the kinds of rows may be written one after the other
 
     def add(self, operation: Operation) -> None:
@@ -102,7 +150,7 @@ class Plan:
                 operation.created_at_ms,
             )
         )
-        if operation.cancels or operation.timers:
+        if operation.cancels or operation.timers or operation.messages:
             self._add_effects(operation)
 
     def _add_insert(self, operation: Operation) -> None:
@@ -110,6 +158,7 @@ class Plan:
         if activation.row_id is None:
             activation.row_id = self.ids.take_instance_id()
         machine_id, slug = operation.key
+        creation = operation.creation
         self.made.add(activation)
         self.inserts.append(
             (
@@ -124,6 +173,8 @@ class Plan:
                 operation.deadline_ms,
                 operation.created_at_ms,
                 machine_id,
+                creation.parent_id if creation is not None else None,
+                creation.child_id if creation is not None else None,
             )
         )
 
@@ -131,13 +182,14 @@ class Plan:
         row_id = operation.activation.row_id
         assert row_id is not None
         machine_id, slug = operation.key
-        soon_ms = operation.created_at_ms + LOCAL_TIMER_MS
         operation.cancelled_ids = None
         for send_id in operation.cancels or ():
             # A timer that an earlier step of this transaction sets is not in the table yet.
             waiting = self.pending.get((row_id, send_id))
             if waiting:
-                del self.timers[waiting.pop()]
+                id_ = waiting.pop()
+                del self.deliveries[id_]
+                self.messages.pop(id_, None)
             else:
                 self.cancels.append((operation, send_id))
                 self.cancelling.add(operation.activation)
@@ -146,21 +198,56 @@ class Plan:
                 timer.delivery_id = self.ids.take_delivery_id()
             id_ = timer.delivery_id
             self.pending.setdefault((row_id, timer.send_id), []).append(id_)
-            claimed = timer.due_at_ms < soon_ms  # the engine runs it without asking again
-            self.timers[id_] = (
+            self.deliveries[id_] = DeliveryValues(
                 id_,
+                DeliveryKind.TIMER.value,
+                "",
                 slug,
+                0,
                 row_id,
                 operation.seq,
                 timer.n,
                 timer.send_id,
                 timer.event,
+                timer.hops,
                 timer.due_at_ms,
-                operation.created_at_ms + self.claim_ms if claimed else 0,
-                1 if claimed else 0,
+                *self._claim(operation, timer.due_at_ms),
                 operation.created_at_ms,
                 machine_id,
+                slug,
             )
+        for message in operation.messages or ():
+            if not message.delivery_id:
+                message.delivery_id = self.ids.take_delivery_id()
+            id_ = message.delivery_id
+            message.key = None
+            if message.send_id is not None:
+                self.pending.setdefault((row_id, message.send_id), []).append(id_)
+            self.messages[id_] = message
+            self.deliveries[id_] = DeliveryValues(
+                id_,
+                message.kind.value,
+                message.machine,
+                message.slug,
+                message.parent_id,
+                row_id,
+                operation.seq,
+                message.n,
+                message.send_id,
+                message.event,
+                message.hops,
+                message.due_at_ms,
+                *self._claim(operation, message.due_at_ms),
+                operation.created_at_ms,
+                machine_id,
+                slug,
+            )
+
+    def _claim(self, operation: Operation, due_at_ms: int) -> tuple[int, int]:
+        """Until when it is claimed, and how often: what is due soon is run without asking again."""
+        if due_at_ms < operation.created_at_ms + LOCAL_TIMER_MS:
+            return operation.created_at_ms + self.claim_ms, 1
+        return 0, 0
 
     def has_clashes(self) -> bool:
         """Whether a part depends on another one, where one statement sees a single snapshot."""

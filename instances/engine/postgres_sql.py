@@ -11,7 +11,13 @@ answered from a hash table, where a plain IN may become a join.
 """
 
 from instances.engine.holding import HELD_MS, Resume
-from instances.engine.plan import DELIVERY_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS
+from instances.engine.plan import (
+    CHILD_DELETED,
+    DUE_COLUMNS,
+    HISTORY_COLUMNS,
+    INSTANCE_COLUMNS,
+    sender_of,
+)
 
 DATABASE_NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 # Constant within a statement, unlike the above: an index can be used for a comparison with it.
@@ -30,15 +36,18 @@ def _unnest(name: str, columns: str, first: int) -> str:
 
 
 INSTANCE_ARRAYS = """id bigint, slug text, version_id bigint, ts bigint, state text, extra text,
- context text, children text, settle_deadline bigint, created_at bigint, machine_id bigint"""
+ context text, children text, settle_deadline bigint, created_at bigint, machine_id bigint,
+ parent_id bigint, parent_child text"""
 UPDATE_ARRAYS = """id bigint, base bigint, seq bigint, ts bigint, state text, extra text,
  context text"""
 HISTORY_ARRAYS = """instance_id bigint, seq bigint, commit_id bigint, kind bigint, event text,
  state text, context text, effects text, report text, auth_context text, duration_us bigint,
  version_id bigint, request_key text, caused_by bigint, ts bigint, created_at bigint"""
-DELIVERY_ARRAYS = """id bigint, target_slug text, source_id bigint, source_seq bigint,
- source_n bigint, send_id text, event text, due_at bigint, claim_until bigint, claims bigint,
- created_at bigint, target_machine_id bigint"""
+# As plan.DeliveryValues.
+DELIVERY_ARRAYS = """id bigint, kind bigint, target_machine text, target_slug text,
+ parent_id bigint, source_id bigint, source_seq bigint, source_n bigint, send_id text, event text,
+ hops bigint, due_at bigint, claim_until bigint, claims bigint, created_at bigint,
+ source_machine_id bigint, source_slug text"""
 
 HISTORY_VALUES = """x.instance_id, x.seq, x.commit_id, x.kind, x.event, x.state, x.context,
  x.effects, x.report, x.auth_context, x.duration_us, x.version_id, nullif(x.request_key, ''),
@@ -61,47 +70,60 @@ history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
 SELECT id, NULL FROM moved"""
 
 # Everything that a batch can do. Parameters: updates (1-9: as above, then children and deadline),
-# history (10-25), inserts (26-36), confirms (37-38), consumed deliveries with the instance that
-# consumes them (39-40), timers (41-52), cancels (53-54), this node (55).
+# history (10-25), inserts (26-38), confirms (39-40), consumed deliveries with the instance that
+# consumes them (41-42), deliveries (43-59), cancels (60-61), this node (62).
 # What an instance does takes place as a whole, or not at all. Returns the ids of the instances
-# whose part took place, and (instance, cancelled delivery, send id).
+# whose part took place, (instance, cancelled delivery, send id), and of each message that was
+# written (target's machine, delivery, target's name): the first column tells which of these.
 BATCH = f"""WITH {LOCKED},
 consumed AS MATERIALIZED (SELECT d.id FROM delivery d
- WHERE d.id = ANY ($40::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
-lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 39)}
+ WHERE d.id = ANY ($42::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
+lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 41)}
  WHERE x.id NOT IN (SELECT id FROM consumed)),
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
-   context = x.context, children = x.children, owner = $55::text,
+   context = x.context, children = x.children, owner = $62::text,
    settle_deadline = nullif(x.settle_deadline, 0)
  FROM {_unnest("x", UPDATE_ARRAYS + ", children text, settle_deadline bigint", 1)}
  WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
    AND t.id NOT IN (SELECT row_id FROM lacking) RETURNING t.id),
 made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, owner, org_id, status, seq)
  SELECT x.id, x.slug, x.version_id, x.ts, x.state, x.extra, x.context, x.children,
-   nullif(x.settle_deadline, 0), x.created_at, x.machine_id, $55::text, m.org_id, 0, 1
+   nullif(x.settle_deadline, 0), x.created_at, x.machine_id, nullif(x.parent_id, 0),
+   CASE WHEN x.parent_id <> 0 THEN x.parent_child END, $62::text, m.org_id, 0, 1
  FROM {_unnest("x", INSTANCE_ARRAYS, 26)} JOIN machines_machine m ON m.id = x.machine_id
+ WHERE x.id NOT IN (SELECT row_id FROM lacking)
  ORDER BY x.machine_id, x.slug ON CONFLICT (machine_id, slug) DO NOTHING RETURNING id),
-confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 37)}
+confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 39)}
  JOIN instance t ON t.id = x.id AND t.seq = x.seq AND t.status = 0
  WHERE x.id NOT IN (SELECT row_id FROM lacking)),
 done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id FROM confirmed),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
  FROM {_unnest("x", HISTORY_ARRAYS, 10)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
-used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 39)}
+used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
  WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
    SELECT (SELECT max(e.id) FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
-      AND e.id <> ALL ($40::bigint[]))
+      AND e.id <> ALL ($42::bigint[]))
    FROM {
-    _unnest("x", "row_id bigint, send_id text", 53)
+    _unnest("x", "row_id bigint, send_id text", 60)
 } WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
  RETURNING d.id, d.source_id, d.send_id),
-timers AS (INSERT INTO delivery ({DELIVERY_COLUMNS}, org_id, kind, attempts)
- SELECT x.id, x.target_slug, x.source_id, x.source_seq, x.source_n, x.send_id, x.event, x.due_at,
-   x.claim_until, x.claims, x.created_at, x.target_machine_id, m.org_id, 0, 0
- FROM {_unnest("x", DELIVERY_ARRAYS, 41)} JOIN machines_machine m ON m.id = x.target_machine_id
- WHERE (x.source_id IN (SELECT id FROM done)) IS TRUE)
-SELECT id, NULL, NULL FROM done UNION ALL SELECT source_id, id, send_id FROM cancelled"""
+written AS (INSERT INTO delivery (id, kind, target_machine_id, target_machine, target_slug,
+   source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+   created_at, org_id, attempts)
+ SELECT x.id, x.kind, CASE WHEN x.parent_id <> 0 THEN p.machine_id
+     WHEN x.target_machine = '' THEN m.id ELSE coalesce(t.id, 0) END,
+   x.target_machine, CASE WHEN x.parent_id <> 0 THEN p.slug ELSE x.target_slug END, x.source_id,
+   x.source_seq, x.source_n, CASE WHEN x.kind = 0 THEN x.send_id ELSE nullif(x.send_id, '') END,
+   x.event, CASE WHEN x.kind = 0 THEN '' ELSE {sender_of("m.slug", "x.source_slug")} END, x.hops,
+   x.due_at, x.claim_until, x.claims, x.created_at, m.org_id, 0
+ FROM {_unnest("x", DELIVERY_ARRAYS, 43)} JOIN machines_machine m ON m.id = x.source_machine_id
+ LEFT JOIN machines_machine t ON t.org_id = m.org_id AND t.slug = x.target_machine
+ LEFT JOIN instance p ON p.id = x.parent_id AND p.status <> 2
+ WHERE (x.source_id IN (SELECT id FROM done)) IS TRUE AND (x.kind <> 3 OR p.id IS NOT NULL)
+ RETURNING id, kind, target_machine_id, target_slug)
+SELECT 0, id, NULL, NULL FROM done UNION ALL SELECT 1, source_id, id, send_id FROM cancelled
+UNION ALL SELECT 2, target_machine_id, id, target_slug FROM written WHERE kind <> 0"""
 
 # Why a step found no row: its commit id (if it is there after all), the instance's status, whether
 # the request key and the delivery are there.
@@ -119,13 +141,24 @@ DELIVERY_IDS = "SELECT nextval('delivery_id_seq') FROM generate_series(1, $1::bi
 READ = f"""SELECT x.n, t.id, t.version_id, t.status, t.seq, t.ts, t.state, t.extra, t.context,
  t.children, t.owner, t.settle_deadline,
  (SELECT n.address FROM node n WHERE n.id = t.owner AND n.lease_until > {STATEMENT_NOW_MS}
-   AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS})
+   AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS}), t.parent_id, t.parent_child
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text", 1)}
  JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 # Which of these instances have gone further than that seq; without a row for those that are gone.
 MOVED = f"""SELECT x.n, t.seq > x.seq FROM {
     _unnest("x", "n bigint, machine_id bigint, slug text, seq bigint", 1)
 } JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
+# What is due for a target besides its own timers: of one sender in the order in which it was sent.
+FIND_DUE = f"""SELECT x.n, {", ".join(f"d.{column.strip()}" for column in DUE_COLUMNS.split(","))}
+ FROM {_unnest("x", "n bigint, machine_id bigint, slug text, now_ms bigint", 1)},
+ LATERAL (SELECT * FROM delivery e WHERE e.target_machine_id = x.machine_id
+   AND e.target_slug = x.slug AND e.due_at <= x.now_ms AND e.kind <> 0
+   ORDER BY e.due_at, e.source_seq, e.source_n, e.id LIMIT $5::bigint) d
+ ORDER BY x.n, d.due_at, d.source_seq, d.source_n, d.id"""
+FIND_VERSION = """SELECT v.id FROM machines_machine m JOIN machines_machineversion v
+ ON v.machine_id = m.id
+ AND CASE WHEN $2::text = '' THEN v.id = m.current_version_id ELSE v.public_id = $2::text END
+ WHERE m.id = $1::bigint"""
 FIND_REQUEST_KEY = """SELECT 1 FROM transition
  WHERE instance_id = $1::bigint AND request_key = $2::text"""
 
@@ -168,12 +201,22 @@ HOLD = f"""WITH paused AS MATERIALIZED (SELECT t.id FROM instance t
 UPDATE delivery SET claim_until = 0, claims = claims - 1,
  due_at = due_at + {HELD_MS} * (SELECT count(*) FROM paused)
  WHERE id = $1::bigint AND due_at < {HELD_MS} AND (SELECT count(*) FROM paused) >= 0"""
-DELETE = """WITH found AS MATERIALIZED (SELECT id, machine_id, slug FROM instance
- WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
+# The parent of a child that has not come to its end hears that there is none any more.
+DELETE = f"""WITH found AS MATERIALIZED (SELECT id, org_id, machine_id, slug, parent_id,
+   parent_child, state FROM instance WHERE id = $1::bigint AND status <> 2 FOR UPDATE),
 gone AS (UPDATE instance t SET status = 2, seq = t.seq + 1, slug = t.slug || '~' || t.id,
    settle_deadline = NULL, owner = NULL FROM found WHERE t.id = found.id RETURNING t.id),
 undelivered AS (DELETE FROM delivery d USING found
- WHERE d.target_machine_id = found.machine_id AND d.target_slug = found.slug)
+ WHERE d.target_machine_id = found.machine_id AND d.target_slug = found.slug),
+told AS (INSERT INTO delivery (kind, org_id, target_machine_id, target_slug, source_id, event,
+   auth_context, due_at, claim_until, claims, attempts, created_at)
+ SELECT 3, found.org_id, p.machine_id, p.slug, found.id,
+   '{{"type":"statebacked.child-error","id":' || to_json(found.parent_child)::text
+   || {CHILD_DELETED},
+   {sender_of("m.slug", "found.slug")}, {STATEMENT_NOW_MS}, 0, 0, 0, {STATEMENT_NOW_MS}
+ FROM found JOIN machines_machine m ON m.id = found.machine_id
+ JOIN instance p ON p.id = found.parent_id AND p.status <> 2
+ WHERE found.state NOT LIKE '%"done":true}}')
 SELECT id FROM gone"""
 DELETED = "SELECT id FROM instance WHERE status = 2"
 PURGE = """WITH gone AS (DELETE FROM transition WHERE ctid = ANY (ARRAY(
@@ -189,9 +232,9 @@ CLAIM = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $3::bigint, c
  WHERE id = ANY (ARRAY(SELECT id FROM delivery
    WHERE due_at <= $1::bigint AND claim_until <= {STATEMENT_NOW_MS}
    ORDER BY due_at, id LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
- RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
-CLAIMED = f"""SELECT id, kind, target_machine_id, target_slug, event, due_at, attempts, claims,
- send_id FROM delivery WHERE id = ANY ($1::bigint[]) AND claim_until > {STATEMENT_NOW_MS}"""
+ RETURNING {DUE_COLUMNS}"""
+CLAIMED = f"""SELECT {DUE_COLUMNS} FROM delivery WHERE id = ANY ($1::bigint[])
+ AND claim_until > {STATEMENT_NOW_MS}"""
 UNCLAIM = """UPDATE delivery SET claim_until = 0, claims = claims - 1
  WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[]) AND claim_until > 0
    ORDER BY id FOR UPDATE SKIP LOCKED))"""
@@ -204,10 +247,21 @@ FAIL = f"""UPDATE delivery SET attempts = attempts + 1, last_error = $3::text, c
  due_at = {STATEMENT_NOW_MS} + $4::bigint
  WHERE id = $1::bigint AND attempts = $2::bigint AND due_at < {HELD_MS}"""
 
-_KEPT_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
- source_n, send_id, event, due_at, claim_until, claims"""
+FIND_MACHINE = """UPDATE delivery d SET target_machine_id = m.id FROM machines_machine m
+ WHERE d.id = $1::bigint AND d.target_machine_id = 0 AND m.org_id = d.org_id
+   AND m.slug = d.target_machine RETURNING m.id"""
+
+_KEPT_COLUMNS = """id, kind, org_id, target_machine_id, target_machine, target_slug, source_id,
+ source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims"""
 BURY = f"""WITH gone AS (DELETE FROM delivery WHERE id = $1::bigint AND attempts = $2::bigint
- AND due_at < {HELD_MS} RETURNING *)
+ AND due_at < {HELD_MS} RETURNING *),
+told AS (INSERT INTO delivery (kind, org_id, target_machine_id, target_slug, event, auth_context,
+   due_at, claim_until, claims, attempts, created_at)
+ SELECT 3, gone.org_id, p.machine_id, p.slug, $5::text,
+   {sender_of("gone.target_machine", "gone.target_slug")}, {STATEMENT_NOW_MS}, 0, 0, 0,
+   {STATEMENT_NOW_MS}
+ FROM gone JOIN instance p ON p.id = gone.source_id AND p.status <> 2
+ WHERE gone.kind = 2 AND $5::text <> '')
 INSERT INTO dead_letter ({_KEPT_COLUMNS}, attempts, last_error, created_at, died_at, reason)
 SELECT {_KEPT_COLUMNS}, $3::bigint, $4::text, created_at, {STATEMENT_NOW_MS}, $4::text FROM gone"""
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from instances.engine import postgres_sql as sql
 from instances.engine.holding import Resume
+from instances.engine.messages import not_created
 from instances.engine.operations import (
     Activation,
     Code,
@@ -90,6 +91,7 @@ class PostgresStore:
         self._housekeeper = Session("housekeeper", limits, HOUSEKEEPING, self.identity)
         self._steps: deque[Operation] = deque()
         self._reads: deque[tuple[tuple[int, str], Callable[..., None]]] = deque()
+        self._due_reads: deque[tuple[tuple[int, str], int, int, Callable[..., None]]] = deque()
         self._key_reads: deque[tuple[int, str, Callable[..., None]]] = deque()
         self._tasks: deque[Task] = deque()
         self._wake = {name: asyncio.Event() for name in ("commit", "read", "task")}
@@ -134,6 +136,40 @@ class PostgresStore:
         self._reads.append((key, done))
         self._wake["read"].set()
 
+    def find_due(
+        self,
+        key: tuple[int, str],
+        now_ms: int,
+        limit: int,
+        done: Callable[[list[Delivery] | Exception], None],
+    ) -> None:
+        self._due_reads.append((key, now_ms, limit, done))
+        self._wake["read"].set()
+
+    def find_machine(
+        self, delivery_id: int, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        self._task(lambda: self._find_id(done, "find_machine", bigint(delivery_id)))
+
+    def find_version(
+        self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        self._task(
+            lambda: self._find_id(
+                done, "find_version", bigint(machine_id), storable(version).encode()
+            )
+        )
+
+    async def _find_id(
+        self, done: Callable[..., None], statement: str, *parameters: Parameter
+    ) -> None:
+        try:
+            rows = await self._ask(self._housekeeper, statement, *parameters)
+        except DatabaseError as error:
+            self._post(done, error)
+        else:
+            self._post(done, _int(rows[0][0]) if rows else None)
+
     def find_request_key(
         self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
     ) -> None:
@@ -151,6 +187,9 @@ class PostgresStore:
             while self._reads:
                 count = min(len(self._reads), READS_TOGETHER)
                 await self._read([self._reads.popleft() for _ in range(count)])
+            while self._due_reads:
+                count = min(len(self._due_reads), READS_TOGETHER)
+                await self._find_due([self._due_reads.popleft() for _ in range(count)])
             while self._key_reads:
                 await self._find_key(*self._key_reads.popleft())
 
@@ -171,6 +210,29 @@ class PostgresStore:
         for n, (_, done) in enumerate(reads):
             row = found.get(n)
             self._post(done, _instance_row(row) if row is not None else None)
+
+    async def _find_due(
+        self, reads: list[tuple[tuple[int, str], int, int, Callable[..., None]]]
+    ) -> None:
+        try:
+            rows = await self._ask(
+                self._reader,
+                "find_due",
+                bigints(range(len(reads))),
+                bigints([machine_id for (machine_id, _), *_ in reads]),
+                texts([slug for (_, slug), *_ in reads]),
+                bigints([now_ms for _, now_ms, *_ in reads]),
+                bigint(max(limit for _, _, limit, _ in reads)),
+            )
+        except DatabaseError as error:
+            for *_, done in reads:
+                self._post(done, error)
+            return
+        found: list[list[Delivery]] = [[] for _ in reads]
+        for row in rows:
+            found[_int(row[0])].append(_delivery(row[1:]))
+        for deliveries, (*_, done) in zip(found, reads, strict=True):
+            self._post(done, deliveries)
 
     async def _find_key(self, instance_id: int, key: str, done: Callable[..., None]) -> None:
         try:
@@ -302,9 +364,12 @@ class PostgresStore:
         self.batches += 1
         self.steps += len(plan.history)
         rows = await self._run_until_known(statement, parameters)
-        done = {_int(row[0]) for row in rows if row[1] is None}
-        if plan.cancels:
+        if statement == "steps":
+            done = {_int(row[0]) for row in rows}
+        else:
+            done = {_int(row[1]) for row in rows if row[0] == b"0"}
             _note_cancelled(plan, rows)
+            _note_written(plan, rows)
         return {part for part in parts if part.row_id not in done}
 
     async def _run_until_known(self, statement: str, parameters: list[bytes]) -> list[Row]:
@@ -340,6 +405,8 @@ class PostgresStore:
         if _changes(operation) and commit_id is not None and _int(commit_id) == operation.commit_id:
             return Outcome.COMMITTED
         if operation.kind is Kind.INIT:
+            if delivery is not None and has_delivery == b"f":
+                return Outcome.GONE
             return Outcome.EXISTS if refused is None else Outcome.FAILED
         if status is None or _int(status) == 2:
             return Outcome.DELETED
@@ -459,7 +526,7 @@ class PostgresStore:
     def hold(self, delivery_id: int) -> None:
         self._change("hold", bigint(delivery_id))
 
-    def fail(self, delivery: Delivery, error: str) -> None:
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
         async def work() -> None:
             attempts = delivery.attempts + 1
             try:
@@ -475,6 +542,7 @@ class PostgresStore:
                     )
             except DatabaseError as failure:
                 log.warning("an attempt was not counted: %s", failure)  # its claim ends by itself
+            self._post(done)
 
         self._task(work)
 
@@ -486,6 +554,7 @@ class PostgresStore:
             bigint(delivery.attempts),
             bigint(delivery.attempts if attempts is None else attempts),
             _printable(reason),
+            not_created(delivery, _printable(reason).decode()).encode(),
         )
 
     def log(self, rows: list[LogRow]) -> None:
@@ -575,10 +644,16 @@ COMMITTING = {
     "instance_ids": sql.INSTANCE_IDS,
     "delivery_ids": sql.DELIVERY_IDS,
 }
-READING = {"read": sql.READ, "find_request_key": sql.FIND_REQUEST_KEY}
+READING = {
+    "read": sql.READ,
+    "find_due": sql.FIND_DUE,
+    "find_request_key": sql.FIND_REQUEST_KEY,
+}
 HOUSEKEEPING = {
     "deleted": sql.DELETED,
     "moved": sql.MOVED,
+    "find_machine": sql.FIND_MACHINE,
+    "find_version": sql.FIND_VERSION,
     "pause": sql.PAUSE,
     "resume": sql.RESUME,
     "hold": sql.HOLD,
@@ -618,7 +693,7 @@ def _parameters(plan: Plan) -> tuple[str, list[bytes]]:
     # An update proves all that its instance's other steps were computed on.
     confirms = {a: seq for a, seq in plan.confirms.items() if a not in plan.updates}
     history = _columns(plan.history, "iiiittttttiitiii")
-    has_effects = confirms or plan.inserts or plan.consumed or plan.cancels or plan.timers
+    has_effects = confirms or plan.inserts or plan.consumed or plan.cancels or plan.deliveries
     if not has_effects and all(last.deadline_ms is None for last in lasts):
         return "steps", [*parameters, *history, plan.node.encode()]
     return "batch", [
@@ -626,12 +701,12 @@ def _parameters(plan: Plan) -> tuple[str, list[bytes]]:
         texts([last.children for last in lasts]),
         bigints([last.deadline_ms or 0 for last in lasts]),
         *history,
-        *_columns(plan.inserts, "itiittttiii"),
+        *_columns(plan.inserts, "itiittttiiiit"),
         bigints([activation.row_id or 0 for activation in confirms]),
         bigints(list(confirms.values())),
         bigints([activation.row_id or 0 for activation, _ in plan.consumed]),
         bigints([delivery_id for _, delivery_id in plan.consumed]),
-        *_columns(list(plan.timers.values()), "itiiittiiiii"),
+        *_columns(list(plan.deliveries.values()), "iittiiiittiiiiiit"),
         bigints([operation.activation.row_id or 0 for operation, _ in plan.cancels]),
         texts([send_id for _, send_id in plan.cancels]),
         plan.node.encode(),
@@ -651,11 +726,18 @@ def _columns(rows: list[tuple[Any, ...]], types: str) -> list[bytes]:
 
 
 def _note_cancelled(plan: Plan, rows: list[Row]) -> None:
-    cancelled = {(_int(row[0]), row[2]): _int(row[1]) for row in rows if row[1] is not None}
+    cancelled = {(_int(row[1]), row[3]): _int(row[2]) for row in rows if row[0] == b"1"}
     for operation, send_id in plan.cancels:
         id_ = cancelled.get((operation.activation.row_id or 0, send_id.encode()))
         if id_ is not None:
             operation.cancelled_ids = [*(operation.cancelled_ids or ()), id_]
+
+
+def _note_written(plan: Plan, rows: list[Row]) -> None:
+    """Where the messages go whose targets were found by name."""
+    for what, machine_id, delivery_id, slug in rows:
+        if what == b"2":
+            plan.messages[_int(delivery_id)].key = (_int(machine_id), _text(slug))
 
 
 def _changes(operation: Operation) -> bool:
@@ -682,7 +764,7 @@ def _text(value: bytes | None) -> str:
 
 def _instance_row(row: Row) -> InstanceRow:
     _, id_, version_id, status, seq, ts, state, extra, context, children, *ownership = row
-    owner, deadline, address = ownership
+    owner, deadline, address, parent_id, parent_child = ownership
     return InstanceRow(
         _int(id_),
         _int(version_id),
@@ -696,11 +778,13 @@ def _instance_row(row: Row) -> InstanceRow:
         owner.decode() if owner is not None else None,
         _int(deadline) if deadline is not None else None,
         address.decode() if address is not None else None,
+        _int(parent_id) if parent_id is not None else None,
+        parent_child.decode() if parent_child is not None else None,
     )
 
 
 def _delivery(row: Row) -> Delivery:
-    id_, kind, machine_id, slug, event, due_at, attempts, claims, send_id = row
+    id_, kind, machine_id, slug, event, due_at, attempts, claims, send_id, auth, hops, source = row
     return Delivery(
         _int(id_),
         _int(kind),
@@ -710,6 +794,9 @@ def _delivery(row: Row) -> Delivery:
         _int(attempts),
         _int(claims),
         send_id.decode() if send_id is not None else None,
+        _text(auth),
+        _int(hops),
+        _int(source) if source is not None else None,
     )
 
 

@@ -19,6 +19,7 @@ class RunnerProcess(Protocol):
     """What the engine needs of a sandboxed process (instances/runtime/process.py)."""
 
     version_id: int
+    xstate_major: int  # 4 or 5
     retiring: bool
     waiting: Callable[[], bool]  # set here: whether it owes an answer
 

@@ -21,20 +21,25 @@ from functools import partial
 from typing import Any
 
 from instances.engine.holding import HELD_MS, Resume
+from instances.engine.messages import not_created
 from instances.engine.operations import (
     Code,
     Delivery,
+    DeliveryKind,
     Kind,
     Operation,
     Outcome,
 )
 from instances.engine.plan import (
     ATTEMPTS_MAX,
+    CHILD_DELETED,
     CLAIMS_MAX,
+    DUE_COLUMNS,
     HISTORY_COLUMNS,
     PURGE_ROWS,
     RETRY_AFTER_MS,
     Plan,
+    sender_of,
 )
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 
@@ -47,22 +52,65 @@ CLAIM_MS = 86_400_000
 UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?,
  settle_deadline=? WHERE id=? AND seq=? AND status=0"""
 INSERT = """INSERT INTO instance (id, org_id, machine_id, slug, version_id, status, seq, ts, state,
- extra, context, children, settle_deadline, created_at)
- SELECT ?, org_id, id, ?, ?, 0, 1, ?, ?, ?, ?, ?, ?, ? FROM machines_machine WHERE id=?
+ extra, context, children, settle_deadline, created_at, parent_id, parent_child)
+ SELECT ?1, org_id, id, ?2, ?3, 0, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13
+ FROM machines_machine WHERE id=?11
  ON CONFLICT (machine_id, slug) DO NOTHING"""
 HISTORY = f"""INSERT INTO transition ({HISTORY_COLUMNS})
  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 CONSUME = "DELETE FROM delivery WHERE id=?"
 CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
  WHERE source_id=? AND send_id=?) RETURNING id"""
-TIMER = """INSERT INTO delivery (id, kind, org_id, target_machine_id, target_slug, source_id,
- source_seq, source_n, send_id, event, due_at, claim_until, claims, attempts, created_at)
- SELECT ?, 0, org_id, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ? FROM machines_machine WHERE id=?"""
-READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL, NULL
- FROM instance WHERE machine_id=? AND slug=?"""
-CLAIM = """UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
+# Rows of plan.DeliveryValues. Own timers go in together; messages one by one, which tells where
+# they go.
+TIMER = """INSERT INTO delivery (id, kind, target_machine_id, target_machine, target_slug,
+ source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+ created_at, org_id, attempts)
+ SELECT :id, 0, id, '', :target_slug, :source_id, :source_seq, :source_n, :send_id, :event, '',
+  :hops, :due_at, :claim_until, :claims, :created_at, org_id, 0
+ FROM machines_machine WHERE id=:source_machine_id"""
+MESSAGE = f"""INSERT INTO delivery (id, kind, target_machine_id, target_machine, target_slug,
+ source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+ created_at, org_id, attempts)
+ SELECT :id, :kind, iif(:parent_id, p.machine_id, coalesce(t.id, 0)), :target_machine,
+  iif(:parent_id, p.slug, :target_slug), :source_id, :source_seq, :source_n, :send_id, :event,
+  {sender_of("m.slug", ":source_slug")}, :hops, :due_at, :claim_until, :claims, :created_at,
+  m.org_id, 0
+ FROM machines_machine m
+ LEFT JOIN machines_machine t ON t.org_id=m.org_id AND t.slug=:target_machine
+ LEFT JOIN instance p ON p.id=:parent_id AND p.status<>2
+ WHERE m.id=:source_machine_id AND (:kind<>3 OR p.id IS NOT NULL)
+ RETURNING target_machine_id, target_slug"""
+# What is due for a target besides its own timers: of one sender in the order in which it was sent.
+FIND_DUE = f"""SELECT {DUE_COLUMNS} FROM delivery WHERE target_machine_id=? AND target_slug=?
+ AND due_at<=? AND kind<>0 ORDER BY due_at, source_seq, source_n, id LIMIT ?"""
+FIND_VERSION = """SELECT v.id FROM machines_machine m JOIN machines_machineversion v
+ ON v.machine_id=m.id AND CASE WHEN :version='' THEN v.id=m.current_version_id
+  ELSE v.public_id=:version END
+ WHERE m.id=:machine"""
+FIND_MACHINE = """UPDATE delivery AS d SET target_machine_id=m.id FROM machines_machine m
+ WHERE d.id=? AND d.target_machine_id=0 AND m.org_id=d.org_id AND m.slug=d.target_machine
+ RETURNING target_machine_id"""
+# The parent of a child hears of its end, or that it will never be: kind 3, with the event given.
+TELL_PARENT = f"""INSERT INTO delivery (id, kind, org_id, target_machine_id, target_slug, event,
+ auth_context, due_at, claim_until, claims, attempts, created_at)
+ SELECT :id, 3, d.org_id, p.machine_id, p.slug, :event,
+  {sender_of("d.target_machine", "d.target_slug")}, :now, 0, 0, 0, :now
+ FROM delivery d JOIN instance p ON p.id=d.source_id AND p.status<>2
+ WHERE d.id=:delivery AND d.kind=2"""
+TELL_PARENT_OF_DELETED = f"""INSERT INTO delivery (id, kind, org_id, target_machine_id,
+ target_slug, source_id, event, auth_context, due_at, claim_until, claims, attempts, created_at)
+ SELECT :id, 3, c.org_id, p.machine_id, p.slug, c.id,
+  '{{"type":"statebacked.child-error","id":' || json_quote(c.parent_child) || {CHILD_DELETED},
+  {sender_of("m.slug", "c.slug")}, :now, 0, 0, 0, :now
+ FROM instance c JOIN machines_machine m ON m.id=c.machine_id
+ JOIN instance p ON p.id=c.parent_id AND p.status<>2
+ WHERE c.id=:child AND c.status<>2 AND c.state NOT LIKE '%"done":true}}'"""
+READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL, NULL,
+ parent_id, parent_child FROM instance WHERE machine_id=? AND slug=?"""
+CLAIM = f"""UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
- RETURNING id, kind, target_machine_id, target_slug, event, due_at, attempts, claims, send_id"""
+ RETURNING {DUE_COLUMNS}"""
 PAUSE = """UPDATE instance SET status=1, paused_at=coalesce(paused_at, :now)
  WHERE id=:id AND status<>2"""
 RESUME = "UPDATE instance SET status=0, paused_at=NULL WHERE id=:id AND status<>2"
@@ -84,8 +132,9 @@ HOLD = f"""UPDATE delivery AS d SET claim_until=0, claims=claims-1,
  due_at=due_at+{HELD_MS}*EXISTS (SELECT 1 FROM instance t
    WHERE t.machine_id=d.target_machine_id AND t.slug=d.target_slug AND t.status=1)
  WHERE id=? AND due_at<{HELD_MS}"""
-DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_slug, source_id, source_seq,
- source_n, send_id, event, due_at, claim_until, claims, attempts, last_error, created_at"""
+DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_machine, target_slug,
+ source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+ attempts, last_error, created_at"""
 
 # What writing can raise: the database's errors, and values that it can't take.
 WRITE_ERRORS = (sqlite3.Error, OverflowError, UnicodeEncodeError)
@@ -176,6 +225,31 @@ class SqliteStore:
             return
         done(row is not None)
 
+    def find_due(
+        self,
+        key: tuple[int, str],
+        now_ms: int,
+        limit: int,
+        done: Callable[[list[Delivery] | Exception], None],
+    ) -> None:
+        try:
+            rows = self.reader.execute(FIND_DUE, (*key, now_ms, limit)).fetchall()
+        except sqlite3.Error as error:
+            done(error)
+            return
+        done([_delivery(row) for row in rows])
+
+    def find_version(
+        self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        values = {"machine": machine_id, "version": version}
+        try:
+            row = self.reader.execute(FIND_VERSION, values).fetchone()
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            done(error)
+            return
+        done(row[0] if row is not None else None)
+
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         sql = "SELECT 1 FROM delivery WHERE due_at<=? AND claim_until<=? LIMIT 1"
         return self.reader.execute(sql, (before_ms, now_ms)).fetchone() is not None
@@ -184,6 +258,15 @@ class SqliteStore:
 
     def put(self, operations: list[Operation]) -> None:
         self._queue.put(operations)
+
+    def find_machine(
+        self, delivery_id: int, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        def work() -> int | None:
+            row = self.db.execute(FIND_MACHINE, (delivery_id,)).fetchone()
+            return row[0] if row is not None else None
+
+        self._task(work, done, failed=sqlite3.OperationalError("the database refused it"))
 
     def set_status(
         self,
@@ -206,6 +289,8 @@ class SqliteStore:
     def delete(self, instance_id: int, done: Callable[[bool | None], None]) -> None:
         def work() -> bool:
             self.db.execute("BEGIN IMMEDIATE")
+            values = {"id": self.take_delivery_id(), "child": instance_id, "now": _now_ms()}
+            self.db.execute(TELL_PARENT_OF_DELETED, values)
             found = self.db.execute(
                 "UPDATE instance SET status=2, seq=seq+1, slug=slug||'~'||id,"
                 " settle_deadline=NULL WHERE id=? AND status<>2 RETURNING machine_id,"
@@ -233,10 +318,12 @@ class SqliteStore:
         def work() -> list[Delivery]:
             rows = self.db.execute(CLAIM, (now_ms + CLAIM_MS, before_ms, now_ms, limit)).fetchall()
             claimed = []
-            for id_, kind, machine_id, slug, *rest in rows:
-                delivery = Delivery(id_, kind, (machine_id, slug), *rest)
+            for row in rows:
+                delivery = _delivery(row)
                 if delivery.claims > CLAIMS_MAX:
-                    self._bury(id_, "crash-loop: the server ended each time that it was delivered")
+                    self._bury(
+                        delivery, "crash-loop: the server ended each time that it was delivered"
+                    )
                 else:
                     claimed.append(delivery)
             claimed.sort(key=lambda delivery: (delivery.due_at_ms, delivery.id))
@@ -255,7 +342,7 @@ class SqliteStore:
     def hold(self, delivery_id: int) -> None:
         self._task(lambda: self.db.execute(HOLD, (delivery_id,)).rowcount)
 
-    def fail(self, delivery: Delivery, error: str) -> None:
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
         def work() -> None:
             if delivery.attempts + 1 >= ATTEMPTS_MAX:
                 counted = self.db.execute(
@@ -264,7 +351,7 @@ class SqliteStore:
                     (delivery.attempts + 1, error, delivery.id, delivery.attempts, HELD_MS),
                 )
                 if counted.rowcount:
-                    self._bury(delivery.id, error)
+                    self._bury(delivery, error)
             else:
                 self.db.execute(
                     "UPDATE delivery SET attempts=?, last_error=?, claim_until=0, due_at=?"
@@ -279,7 +366,7 @@ class SqliteStore:
                     ),
                 )
 
-        self._task(work)
+        self._task(work, lambda result: done())
 
     def log(self, rows: list[LogRow]) -> None:
         def work() -> None:
@@ -395,8 +482,11 @@ class SqliteStore:
                 if operation.cancelled_ids is None:
                     operation.cancelled_ids = []
                 operation.cancelled_ids.append(row[0])
-        if plan.timers:
-            db.executemany(TIMER, plan.timers.values())
+        timers = [v._asdict() for v in plan.deliveries.values() if v.kind == DeliveryKind.TIMER]
+        if timers:
+            db.executemany(TIMER, timers)
+        for id_, message in plan.messages.items():
+            message.key = db.execute(MESSAGE, plan.deliveries[id_]._asdict()).fetchone()
         if plan.history:
             db.executemany(HISTORY, plan.history)
         return True
@@ -450,7 +540,7 @@ class SqliteStore:
     def _reason(self, operation: Operation) -> Outcome:
         """Why a step found no row to change."""
         if operation.kind is Kind.INIT:
-            return Outcome.EXISTS
+            return Outcome.GONE if self._is_gone(operation.delivery) else Outcome.EXISTS
         row_id = operation.activation.row_id
         row = self.db.execute("SELECT status FROM instance WHERE id=?", (row_id,)).fetchone()
         if row is None or row[0] == 2:
@@ -461,26 +551,31 @@ class SqliteStore:
             sql = "SELECT 1 FROM transition WHERE instance_id=? AND request_key=?"
             if self.db.execute(sql, (row_id, operation.request_key)).fetchone():
                 return Outcome.DUPLICATE
-        if operation.delivery is not None:
-            sql = "SELECT 1 FROM delivery WHERE id=?"
-            if not self.db.execute(sql, (operation.delivery.id,)).fetchone():
-                return Outcome.GONE
-        return Outcome.CONFLICT
+        return Outcome.GONE if self._is_gone(operation.delivery) else Outcome.CONFLICT
+
+    def _is_gone(self, delivery: Delivery | None) -> bool:
+        if delivery is None:
+            return False
+        sql = "SELECT 1 FROM delivery WHERE id=?"
+        return self.db.execute(sql, (delivery.id,)).fetchone() is None
 
     def _roll_back(self) -> None:
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
 
-    def _bury(self, delivery_id: int, reason: str) -> None:
+    def _bury(self, delivery: Delivery, reason: str) -> None:
         """Turn a delivery into a dead letter."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms, event = _now_ms(), not_created(delivery, reason)
         self.db.execute("BEGIN IMMEDIATE")
+        if event:
+            values = {"event": event, "delivery": delivery.id, "now": now_ms}
+            self.db.execute(TELL_PARENT, {**values, "id": self.take_delivery_id()})
         self.db.execute(
             f"INSERT INTO dead_letter ({DEAD_LETTER_COLUMNS}, died_at, reason)"
             f" SELECT {DEAD_LETTER_COLUMNS}, ?, ? FROM delivery WHERE id=?",
-            (now_ms, reason, delivery_id),
+            (now_ms, reason, delivery.id),
         )
-        self.db.execute(CONSUME, (delivery_id,))
+        self.db.execute(CONSUME, (delivery.id,))
         self.db.execute("COMMIT")
 
     def _purge(self, instance_id: int) -> None:
@@ -517,3 +612,12 @@ class SqliteStore:
     def take_delivery_id(self) -> int:
         self._next_delivery_id += 1
         return self._next_delivery_id - 1
+
+
+def _delivery(row: tuple[Any, ...]) -> Delivery:
+    id_, kind, machine_id, slug, *rest = row
+    return Delivery(id_, kind, (machine_id, slug), *rest)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -32,6 +32,9 @@ class InstanceRow(NamedTuple):
     owner: str | None = None
     settle_deadline: int | None = None
     owner_address: str | None = None
+    # Who spawned it, and the id by which that one knows it.
+    parent_id: int | None = None
+    parent_child: str | None = None
 
 
 class LogRow(NamedTuple):
@@ -55,6 +58,26 @@ class Store(Protocol):
         self, key: tuple[int, str], done: Callable[[InstanceRow | None | Exception], None]
     ) -> None:
         """The committed row of an instance, or None."""
+
+    def find_due(
+        self,
+        key: tuple[int, str],
+        now_ms: int,
+        limit: int,
+        done: Callable[[list[Delivery] | Exception], None],
+    ) -> None:
+        """What is due for a target, besides its own timers, in the order in which it was sent."""
+
+    def find_machine(
+        self, delivery_id: int, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        """Look again for the machine that a delivery names, and write its id down; None if it is
+        still not there."""
+
+    def find_version(
+        self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        """The id of a version of a machine by its public id; the current one if that is empty."""
 
     def find_request_key(
         self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
@@ -102,8 +125,9 @@ class Store(Protocol):
     def hold(self, delivery_id: int) -> None:
         """Give back a delivery whose instance is paused, until it resumes; it may have by now."""
 
-    def fail(self, delivery: Delivery, error: str) -> None:
-        """Count a failed attempt; the last one makes it a dead letter."""
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
+        """Count a failed attempt; the last one makes it a dead letter, and tells the parent of a
+        child that will not be. `done` is called when that is written, or could not be."""
 
     def log(self, rows: list[LogRow]) -> None:
         """Keep lines that customers' code wrote."""

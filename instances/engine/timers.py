@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from instances.engine.core import Clock
-from instances.engine.operations import Delivery
+from instances.engine.operations import Delivery, DeliveryKind
 from instances.engine.pump import DeliverySource, Pump
 
 HEAP_MAX = 5_000  # claimed and not yet due, or held up
@@ -51,7 +51,7 @@ class Timers:
         self._fire()
 
     def has_room(self) -> bool:
-        return len(self._heap) < HEAP_MAX
+        return len(self._known) < HEAP_MAX
 
     def waiting(self) -> list[int]:
         """Ids of what is claimed and not yet with the engine."""
@@ -82,8 +82,9 @@ class Timers:
         while heap and heap[0][0] <= now_ms and self.in_flight < IN_FLIGHT_MAX:
             _, delivery_id, delivery = heapq.heappop(heap)
             if self._known.get(delivery_id) is False:
-                self._known[delivery_id] = True
-                self.in_flight += 1
+                # Messages wait for one another elsewhere: they take no turns from timers.
+                self._known[delivery_id] = delivery.kind == DeliveryKind.TIMER
+                self.in_flight += self._known[delivery_id]
                 self.deliver(delivery)
         if heap and heap[0][0] > now_ms:
             self._set_alarm(heap[0][0], now_ms)

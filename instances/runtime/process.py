@@ -114,6 +114,7 @@ class Runner(asyncio.SubprocessProtocol):
         self._stdin: asyncio.WriteTransport | None = None
         self._ready: asyncio.Future[None] = loop.create_future()
         self._loaded: asyncio.Future[LoadReport] | None = None
+        self.xstate_major = 0  # 4 or 5 once a bundle is loaded
         self._writers: list[asyncio.Future[None]] = []  # who waits for the end of a congestion
         self._reason: str | None = None  # why it was killed
         self._stderr = bytearray()
@@ -178,6 +179,7 @@ class Runner(asyncio.SubprocessProtocol):
         try:
             async with asyncio.timeout(limit_s):
                 report = await self._loaded
+                self.xstate_major = report.xstate
         except TimeoutError as exc:
             self.kill("cpu")
             raise BundleFailed(LOAD_FAILURES["cpu"]) from exc

@@ -40,7 +40,7 @@ export interface Port {
   forget(activation: Activation): void;
 }
 
-/** The fields of a message: `C|S|T|V|O`, activation, rid, and what the protocol says. */
+/** The fields of a message: `C|S|T|N|V|O`, activation, rid, and what the protocol says. */
 export type StepFields = readonly string[];
 
 interface InboxItem {
@@ -264,6 +264,13 @@ export class Activation implements Host {
       case "S":
       case "T":
         handled = instance.transition(adapter.event(parse(fields[3]!)));
+        break;
+      case "N":
+        handled = instance.childEnded(
+          parse(fields[3]!),
+          parse(fields[4]!),
+          parse(fields[5]!).stateBackedSender,
+        );
         break;
       case "V":
         handled = this.#takeFromInbox(instance, Number(fields[3]));

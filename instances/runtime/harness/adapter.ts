@@ -16,6 +16,7 @@ import type {
   InstanceRef,
   LogLevel,
   MachineEvent,
+  Sender,
   SpawnSource,
   StateValue,
 } from "./protocol.ts";
@@ -71,6 +72,8 @@ export interface Instance {
   begin(given: Record<string, unknown>): void;
   /** Computes a macrostep; false if the machine does nothing about the event. */
   transition(event: unknown): boolean;
+  /** As transition(), for the end of a persistent child; false if `sender` is none of its children. */
+  childEnded(event: MachineEvent, id: string, sender: Sender): boolean;
   /** A step in which the machine has no part: it does nothing, hence false. */
   skip(): false;
   /** Stops a service that is taken for lost, if it still runs. */
@@ -88,8 +91,8 @@ export interface Instance {
   /** Stops everything that runs. */
   dispose(): void;
 
-  /** `spawnPersistentInstance()` while a transition is computed. */
-  spawnPersistent(id: string, source: SpawnSource, input: unknown): void;
+  /** `spawnPersistentInstance()` while a transition is computed; one with a name can be sent to by it. */
+  spawnPersistent(id: string, isNamed: boolean, source: SpawnSource, input: unknown): void;
   /** `spawnEphemeralInstance()` while a transition is computed. */
   spawnEphemeral(entity: unknown, id: string, options: object | undefined): unknown;
 }

@@ -2,7 +2,7 @@
 // transition instead of reaching the engine.
 
 import { parse, randomUUID, stringify } from "./primordials.ts";
-import type { Effect, InstanceRef, MachineEvent, SpawnSource } from "./protocol.ts";
+import type { Effect, InstanceRef, MachineEvent, Sender, SpawnSource } from "./protocol.ts";
 
 /** The `src` of an invoke that names a persistent instance (`persistentInvocableSource()`). */
 export interface PersistentSource {
@@ -73,6 +73,25 @@ export function timer(
 
 export function send(to: InstanceRef, event: MachineEvent): Effect {
   return { t: "send", to, event: eventObject(event) };
+}
+
+/** A message is stored as JSON, where `undefined` is nothing. */
+export function done(output: unknown): Effect {
+  return output === undefined ? { t: "done" } : { t: "done", output };
+}
+
+/** Ids that the platform has given to what was spawned without a name. */
+export function isDrawnId(id: string): boolean {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(id);
+}
+
+/** Whether an instance that says it is the child `id` is the one that this one listens to. */
+export function isListenedTo(known: InstanceRef | undefined, id: string, sender: Sender): boolean {
+  if (known === undefined) {
+    return isDrawnId(id); // children without a name are not kept account of
+  }
+  return known.machineName === sender.machineName &&
+    known.machineInstanceName === sender.machineInstanceName;
 }
 
 function eventObject(event: MachineEvent): MachineEvent {

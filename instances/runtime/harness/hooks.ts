@@ -30,7 +30,7 @@ function spawn(entity: any, options: any): unknown { // any: user code's argumen
     const source = spawnSource(entity);
     const { machineName, machineInstanceName } = source;
     const id = String(options?.name ?? randomUUID());
-    instance.spawnPersistent(id, source, options?.context);
+    instance.spawnPersistent(id, options?.name !== undefined, source, options?.context);
     return {
       type: "statebacked.instance",
       id,

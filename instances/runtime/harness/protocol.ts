@@ -26,6 +26,12 @@ export interface InstanceRef {
   machineInstanceName: string;
 }
 
+/** Who a message is from, as the engine says. */
+export interface Sender {
+  machineName: string;
+  machineInstanceName: string;
+}
+
 /** Which instance a spawn creates. */
 export interface SpawnSource {
   machineName: string;
@@ -44,7 +50,8 @@ export type Effect =
   | { t: "cancel"; id: string }
   | { t: "send"; to: InstanceRef; event: MachineEvent }
   | { t: "spawn"; id: string; src: SpawnSource; input: unknown }
-  | { t: "stop"; id: string };
+  | { t: "stop"; id: string }
+  | { t: "done"; output?: unknown };
 
 export interface ErrorObject {
   name: string;

@@ -111,7 +111,7 @@ export class Runner implements Port {
       // Only a message that breaks the protocol, or a fault of ours, gets here.
       this.#log("error", [`the runner failed on a message ${fields[0]}:`, errorText(error)]);
       const rid = fields[0] === "R" ? fields[1] : fields[2];
-      if (rid !== undefined && "SCTVOR".includes(fields[0]!)) {
+      if (rid !== undefined && "SCTNVOR".includes(fields[0]!)) {
         this.answer(`${rid}\t${Code.threw}\t${errorJson(error)}\t\t\t\t\t\t\t0\n`);
       }
     }
@@ -121,6 +121,7 @@ export class Runner implements Port {
     switch (fields[0]) {
       case "S":
       case "T":
+      case "N":
       case "V":
       case "O": {
         const activation = this.#activations.get(fields[1]!);

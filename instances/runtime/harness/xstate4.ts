@@ -23,8 +23,10 @@ import { mapContext, toEventObject, toInvokeSource, toSCXMLEvent } from "xstate4
 import type { Adapter, Host, Instance, Report, Snapshot } from "./adapter.ts";
 import {
   copier,
+  done,
   instanceRef,
   isInstanceRef,
+  isListenedTo,
   isPersistentSource,
   orderSpawns,
   send,
@@ -38,6 +40,7 @@ import type {
   ErrorObject,
   InstanceRef,
   MachineEvent,
+  Sender,
   SpawnSource,
   StateValue,
 } from "./protocol.ts";
@@ -271,6 +274,27 @@ class Instance4 implements Instance {
     this.adopt(context);
   }
 
+  childEnded(event: MachineEvent, id: string, sender: Sender): boolean {
+    const known = Object.hasOwn(this.#persistent, id) ? this.#persistent[id] : undefined;
+    if (!isListenedTo(known, id, sender)) {
+      return this.skip();
+    }
+    const before = this.#persistent;
+    const { [id]: _ended, ...others } = before;
+    this.#persistent = others;
+    try {
+      return this.transition(toSCXMLEvent(event)) || this.#keep(before);
+    } catch (error) {
+      this.#keep(before);
+      throw error;
+    }
+  }
+
+  #keep(persistent: Record<string, InstanceRef>): false {
+    this.#persistent = this.#nextPersistent = persistent;
+    return false;
+  }
+
   transition(event: unknown): boolean {
     this.#reset();
     const scxmlEvent = event as ScxmlEvent;
@@ -364,6 +388,9 @@ class Instance4 implements Instance {
     }
     if (next.done) {
       this.#output = doneData(next);
+      if (this.#parent !== undefined) {
+        this.effects.push(done(this.#output));
+      }
       for (const { id } of this.#host.services.all()) {
         this.#stopsAll = true;
         this.#reported().stopped.push(id);
@@ -582,8 +609,12 @@ class Instance4 implements Instance {
     };
   }
 
-  spawnPersistent(id: string, source: SpawnSource, input: unknown): void {
-    this.effects.push({ t: "spawn", id, src: source, input });
+  spawnPersistent(id: string, isNamed: boolean, source: SpawnSource, input: unknown): void {
+    const spawn: SpawnEffect = { t: "spawn", id, src: source, input };
+    this.effects.push(spawn);
+    if (isNamed) {
+      this.#nextPersistent = { ...this.#nextPersistent, [id]: spawnedRef(spawn) };
+    }
   }
 
   spawnEphemeral(entity: unknown, id: string, options: object | undefined): unknown {

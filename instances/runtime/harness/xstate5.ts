@@ -20,8 +20,10 @@ import {
 import type { Adapter, Host, Instance, Report, Snapshot } from "./adapter.ts";
 import {
   copier,
+  done,
   instanceRef,
   isInstanceRef,
+  isListenedTo,
   isPersistentSource,
   orderSpawns,
   send,
@@ -35,6 +37,7 @@ import type {
   ErrorObject,
   InstanceRef,
   MachineEvent,
+  Sender,
   SpawnSource,
   StateValue,
 } from "./protocol.ts";
@@ -159,6 +162,11 @@ class Instance5 implements Instance {
   report: Report | undefined;
   hasWork = false;
 
+  /** Children with a name that the last computation spawned by spawnPersistentInstance(). */
+  #named: RemoteActor[] = [];
+  #lent: { children: Record<string, Actor | undefined>; id: string; before: Actor | undefined }[] =
+    [];
+
   /** The initial step was computed, and has not run yet. */
   #isInitial = false;
   /** Ids of delayed sends to services: they stay in memory, as the services do. */
@@ -279,6 +287,26 @@ class Instance5 implements Instance {
     this.adopt(context);
   }
 
+  childEnded(event: MachineEvent, id: string, sender: Sender): boolean {
+    const before = this.#snapshot;
+    const known = Object.hasOwn(before.children, id) ? instanceOf(before.children[id]) : undefined;
+    if (!isListenedTo(known, id, sender)) {
+      return this.skip();
+    }
+    const { [id]: _ended, ...others } = before.children;
+    this.#snapshot = { ...before, children: others };
+    try {
+      if (this.transition(event)) {
+        return true;
+      }
+    } catch (error) {
+      this.#snapshot = before;
+      throw error;
+    }
+    this.#snapshot = this.#next = before;
+    return false;
+  }
+
   transition(event: unknown): boolean {
     this.#reset();
     const before = this.#snapshot;
@@ -316,6 +344,10 @@ class Instance5 implements Instance {
     }
     if (this.effects.length > 0) {
       this.effects = [];
+    }
+    if (this.#named.length > 0) {
+      this.#named = [];
+      this.#takeBack();
     }
     this.#stopping.clear();
     this.report = undefined;
@@ -362,13 +394,42 @@ class Instance5 implements Instance {
     this.#builtins.push({ type, params, exec: () => exec(info, params), deferredAt });
   }
 
-  spawnPersistent(id: string, source: SpawnSource, input: unknown): void {
+  spawnPersistent(id: string, isNamed: boolean, source: SpawnSource, input: unknown): void {
     this.#builtins.push({
       type: "statebacked.spawn",
       params: { t: "spawn", id, src: source, input },
       exec: () => {},
       deferredAt: -1,
     });
+    if (isNamed) {
+      const child = this.#remote(id, source);
+      this.#named.push(child);
+      // So that the actions that follow find it, if they look where the step began.
+      const children = this.#isInitial ? undefined : this.#snapshot.children;
+      if (children !== undefined) {
+        this.#lent.push({ children, id, before: children[id] });
+        children[id] = child;
+      }
+    }
+  }
+
+  /** An actor that is never started: it only knows which instance it stands for. */
+  #remote(id: string, { machineName, machineInstanceName }: SpawnSource): RemoteActor {
+    const child = createActor(INERT, { id, parent: this.#root, snapshot: LOST }) as RemoteActor;
+    child.persistent = { type: "statebacked.instance", id, machineName, machineInstanceName };
+    return child;
+  }
+
+  /** Takes back from the last snapshot what only the computation was to find there. */
+  #takeBack(): void {
+    for (const { children, id, before } of this.#lent.reverse()) {
+      if (before === undefined) {
+        delete children[id];
+      } else {
+        children[id] = before;
+      }
+    }
+    this.#lent = [];
   }
 
   spawnEphemeral(): unknown {
@@ -379,12 +440,18 @@ class Instance5 implements Instance {
     if (next.status === "error") {
       throw next.error;
     }
+    if (this.#named.length > 0) {
+      next = this.#withNamed(next);
+    }
     this.#next = next;
     if (next.children !== childrenBefore || next.status !== "active") {
       this.#compareServices(childrenBefore, next);
     }
     if (this.#builtins.length > 0) {
       this.#declareEffects(childrenBefore);
+    }
+    if (next.status === "done" && this.#parent !== undefined) {
+      this.effects.push(done(next.output));
     }
     if (this.#custom.length > 0) {
       this.#reported().actions = this.#custom.map(({ type }) => type);
@@ -393,6 +460,21 @@ class Instance5 implements Instance {
     for (let i = 0; !this.hasWork && i < this.#deferred.length; i++) {
       this.hasWork = this.#deferred[i] !== undefined;
     }
+  }
+
+  #withNamed(next: MachineSnapshot): MachineSnapshot {
+    const named = this.#named.filter((child) => !this.#stopping.has(child));
+    this.#takeBack();
+    const children = { ...next.children };
+    for (const child of this.#named) {
+      if (children[child.id] === child) {
+        delete children[child.id];
+      }
+    }
+    for (const child of named) {
+      children[child.id] = child;
+    }
+    return { ...next, children };
   }
 
   #reported(): Report {
@@ -420,7 +502,7 @@ class Instance5 implements Instance {
     }
     for (const id of Object.keys(next.children)) {
       const child = next.children[id];
-      if (child !== undefined && child !== before[id]) {
+      if (child !== undefined && child !== before[id] && !this.#named.includes(child)) {
         started.add(child); // by an assign
       }
     }

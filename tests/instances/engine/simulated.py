@@ -15,6 +15,11 @@ machine counts; its events are:
   {"type": "again"}          n + 1 and sets a timer for itself at once
   {"type": "to-self"}        n + 1 and sends itself the same event after the commit
   {"type": "kill"}           kills the runner each time
+  {"type": "tell", "to": s, "event": e}   n + 1 and sends e to instance s; also "delay" and "id"
+  {"type": "spawn", "as": s, "context": c}   n + 1 and creates instance s, known as "kid"
+  {"type": "finish"}         n + 1 and comes to its end
+
+What it got from other instances is in its context: {"heard": [[sender, event, …], …]}.
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ from typing import Any
 from instances.engine.core import Engine
 from instances.engine.errors import Unavailable
 from instances.engine.holding import HELD_MS, Resume
-from instances.engine.operations import Delivery, Kind, Operation, Outcome
+from instances.engine.messages import not_created
+from instances.engine.operations import Delivery, Kind, MessageRow, Operation, Outcome
 from instances.engine.store import InstanceRow, LogRow
 from instances.engine.timers import Timers
 
@@ -38,11 +44,16 @@ MESSAGES = {
     "C": "create",
     "S": "event",
     "T": "timer",
+    "N": "child_end",
     "V": "inbox",
     "O": "lost",
     "K": "committed",
     "D": "drop",
 }
+
+
+# Events that the machine refuses or does nothing about, also from other instances.
+UNHEARD = ("noop", "throw", "deny", "kill")
 
 
 class World:
@@ -146,7 +157,8 @@ class MemoryStore:
         self.world.call_in(self.world.random.uniform(0, 2), look)
 
     def _instance_row(self, row: dict[str, Any]) -> InstanceRow:
-        values = InstanceRow(**{k: row[k] for k in InstanceRow._fields[:9]})
+        family = {k: row[k] for k in ("parent_id", "parent_child")}
+        values = InstanceRow(**{k: row[k] for k in InstanceRow._fields[:9]}, **family)
         if not self.has_other_writers:
             return values
         owner = row["owner"]
@@ -167,6 +179,50 @@ class MemoryStore:
     def _has_request_key(self, instance_id: int, request_key: str) -> bool:
         history = self.history.get(instance_id, [])
         return any(t["request_key"] == request_key for t in history)
+
+    def find_due(
+        self,
+        key: tuple[int, str],
+        now_ms: int,
+        limit: int,
+        done: Callable[[list[Delivery] | Exception], None],
+    ) -> None:
+        def look() -> None:
+            due = [
+                (d["due_at_ms"], d["seq"], d["n"], id_)
+                for id_, d in self.deliveries.items()
+                if d["key"] == key and d.get("kind") and d["due_at_ms"] <= now_ms
+            ]
+            done([self._delivery(id_) for *_, id_ in sorted(due)[:limit]])
+
+        self.world.call_in(self.world.random.uniform(0, 2), look)
+
+    def find_machine(
+        self, delivery_id: int, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        self._task(lambda: None, done)
+
+    def find_version(
+        self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
+    ) -> None:
+        self._task(lambda: None if version else 1, done)
+
+    def _delivery(self, id_: int) -> Delivery:
+        d: dict[str, Any] = {"kind": 0, "send_id": None, "auth": "", "hops": 0, "source": None}
+        d |= self.deliveries[id_]
+        return Delivery(
+            id_,
+            d["kind"],
+            d["key"],
+            d["event"],
+            d["due_at_ms"],
+            d["attempts"],
+            1,
+            d["send_id"],
+            d["auth"],
+            d["hops"],
+            d["source"],
+        )
 
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         return any(
@@ -228,7 +284,10 @@ class MemoryStore:
             if row is not None:
                 return Outcome.EXISTS
             activation.row_id = next(self._ids)
+            creation = operation.creation
             row = self.rows[operation.key] = {
+                "parent_id": creation.parent_id if creation else None,
+                "parent_child": creation.child_id if creation else None,
                 "id": activation.row_id,
                 "version_id": activation.version_id,
                 "status": 0,
@@ -287,12 +346,43 @@ class MemoryStore:
             self.deliveries[timer.delivery_id] = {
                 "source": row_id,
                 "key": operation.key,
+                "kind": 0,
+                "seq": operation.seq,
+                "n": timer.n,
+                "auth": "",
+                "hops": timer.hops,
                 "send_id": timer.send_id,
                 "event": timer.event,
                 "due_at_ms": timer.due_at_ms,
                 "attempts": 0,
                 "claimed": timer.due_at_ms < operation.created_at_ms + 1_000,
             }
+        for message in operation.messages or ():
+            message.key = self._target_of(message)
+            if message.key is None:
+                continue
+            message.delivery_id = next(self._ids)
+            sender = {"machineName": "counter", "machineInstanceName": operation.key[1]}
+            self.deliveries[message.delivery_id] = {
+                "source": row_id,
+                "key": message.key,
+                "kind": message.kind,
+                "seq": operation.seq,
+                "n": message.n,
+                "auth": json.dumps({"stateBackedSender": sender}),
+                "hops": message.hops,
+                "send_id": message.send_id,
+                "event": message.event,
+                "due_at_ms": message.due_at_ms,
+                "attempts": 0,
+                "claimed": message.due_at_ms < operation.created_at_ms + 1_000,
+            }
+
+    def _target_of(self, message: MessageRow) -> tuple[int, str] | None:
+        if message.parent_id:
+            keys = (key for key, row in self.rows.items() if row["id"] == message.parent_id)
+            return next(keys, None)
+        return (1 if message.machine == "counter" else 0, message.slug)
 
     def _task(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         self._waiting.append(lambda: done(work()))
@@ -346,10 +436,9 @@ class MemoryStore:
                 if d["due_at_ms"] <= before_ms and not d["claimed"]
             )[:limit]
             claimed = []
-            for due_at_ms, id_ in due:
-                d = self.deliveries[id_]
-                d["claimed"] = True
-                claimed.append(Delivery(id_, 0, d["key"], d["event"], due_at_ms, d["attempts"], 1))
+            for _, id_ in due:
+                self.deliveries[id_]["claimed"] = True
+                claimed.append(self._delivery(id_))
             return claimed
 
         self._task(work, done)
@@ -369,14 +458,22 @@ class MemoryStore:
             is_paused = target is not None and target["status"] == 1
             row.update(claimed=False, due_at_ms=row["due_at_ms"] + HELD_MS * is_paused)
 
-    def fail(self, delivery: Delivery, error: str) -> None:
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
+        self._task(lambda: self._fail(delivery, error), lambda result: done())
+
+    def _fail(self, delivery: Delivery, error: str) -> None:
         row = self.deliveries.get(delivery.id)
-        if row is None:
+        if row is None or row["attempts"] != delivery.attempts:
             return
         row["attempts"] += 1
         if row["attempts"] >= 5:
             del self.deliveries[delivery.id]
             self.dead_letters.append({**row, "reason": error})
+            parents = [k for k, r in self.rows.items() if r["id"] == row["source"]]
+            if event := not_created(delivery, error) if parents else "":
+                told = {"key": parents[0], "kind": 3, "event": event, "source": None, "attempts": 0}
+                due = {"due_at_ms": self.world.now_ms(), "claimed": False, "seq": 0}
+                self.deliveries[next(self._ids)] = {**row, **told, **due}
         elif row["due_at_ms"] < HELD_MS:
             row.update(claimed=False, due_at_ms=self.world.now_ms() + 30_000)
 
@@ -390,6 +487,7 @@ class SimulatedRunner:
     def __init__(self, world: World, runners: SimulatedRunners, version_id: int) -> None:
         self.world, self.runners, self.version_id = world, runners, version_id
         self.retiring = False
+        self.xstate_major = 5
         self.waiting: Callable[[], bool] = lambda: False
         self.alive = True
         self.live: dict[str, dict[str, Any]] = {}
@@ -442,10 +540,25 @@ class SimulatedRunner:
             "held": None,
             "inbox": {},
         }
+        if given.get("start") == "deny":
+            self._say(rid, "2", "", "", "", "", "", "", "", "1")
+            return
         self._step(aid, rid, {"type": given.get("start", "init")}, changed=True)
 
     def _on_event(self, aid: str, rid: str, event: str, auth: str) -> None:
-        self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
+        def step() -> None:
+            told = json.loads(event)
+            sender = json.loads(auth).get("stateBackedSender")
+            if sender is not None and told["type"] not in UNHEARD:
+                heard = [sender["machineInstanceName"], told]
+                live = self.live[aid]["context"]
+                live["heard"] = [*live.get("heard", []), heard]
+            self._event(aid, rid, told)
+
+        self._held_or(aid, step, rid)
+
+    def _on_child_end(self, aid: str, rid: str, event: str, child: str, auth: str) -> None:
+        self._on_event(aid, rid, event, auth)
 
     def _on_timer(self, aid: str, rid: str, event: str) -> None:
         self._held_or(aid, lambda: self._event(aid, rid, json.loads(event)), rid)
@@ -513,6 +626,28 @@ class SimulatedRunner:
             effects = json.dumps([timer])
         elif kind == "cancel":
             effects = json.dumps([{"t": "cancel", "id": "t"}])
+        elif kind == "tell":
+            to = {
+                "machineName": event.get("machine", "counter"),
+                "machineInstanceName": event["to"],
+            }
+            sent = [{"t": "send", "to": to, "event": event["event"]}] * event.get("times", 1)
+            if "delay" in event:
+                timed = {"t": "timer", "id": event.get("id", "m"), "delay": event["delay"]}
+                sent = [{**timed, "to": to, "event": event["event"]}]
+            effects = json.dumps(sent)
+        elif kind == "pong":
+            left = event["left"] - 1
+            to = {"machineName": "counter", "machineInstanceName": event["from"]}
+            told = {"type": "pong", "from": event["to"], "to": event["from"], "left": left}
+            effects = json.dumps([{"t": "send", "to": to, "event": told}]) if left else ""
+        elif kind == "spawn":
+            src = {"machineName": "counter", "machineInstanceName": event["as"]}
+            spawn = {"t": "spawn", "id": "kid", "src": src, "input": event.get("context", {})}
+            greeting = {"t": "send", "to": src, "event": {"type": "inc"}}
+            effects = json.dumps([spawn, greeting])
+        elif kind == "finish":
+            effects = json.dumps([{"t": "done", "output": {"n": live["context"]["public"]["n"]}}])
         elif kind == "act":
             after.append(lambda: self.runners.effects.append((aid, "act")))
         elif kind == "to-self":

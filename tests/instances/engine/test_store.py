@@ -57,6 +57,7 @@ class Loop:
 
 class Process:
     version_id = 1
+    xstate_major = 5
     retiring = False
     waiting: Any = None
 
