@@ -109,7 +109,11 @@ def checked_event(text: str) -> str:
 
 def event_words(event: str) -> EventWords:
     """What a stored event says to people."""
-    kind = event_type(event)
+    return type_words(event_type(event))
+
+
+def type_words(kind: str) -> EventWords:
+    """The same of an event's type."""
     match = _AFTER.fullmatch(kind)
     if match is None:
         return EventWords(kind, "", kind)

@@ -25,6 +25,7 @@ from authz.models import User
 from instances.access import get_instance
 from instances.engine import door
 from instances.realtime import CommittedState, InstanceKey
+from machines.flow.model import active_paths
 from statebacked_site.errors import DomainError
 
 MESSAGE_BYTES_MAX = 4_096
@@ -143,11 +144,18 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 def _moved_text(committed: CommittedState) -> str:
-    """The state as the runner wrote it, with the number of the transition and its moment."""
-    return (
-        f'{{"type":"moved","seq":{committed.seq},"ts":{committed.ts},'
-        f'"now":{time.time_ns() // 1_000_000},{committed.state[1:]}'
-    )
+    """The state with the number of the transition and its moment, and what to light up for it."""
+    state = msgspec.json.decode(committed.state)
+    return msgspec.json.encode(
+        {
+            "type": "moved",
+            "seq": committed.seq,
+            "ts": committed.ts,
+            "now": time.time_ns() // 1_000_000,
+            "active": active_paths(state["state"]),
+            **state,
+        }
+    ).decode()
 
 
 # Other sites' pages can't open it in a visitor's name: the browser tells their origin.

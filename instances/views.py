@@ -3,7 +3,9 @@
 import json
 import shlex
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -19,25 +21,38 @@ from instances import deliveries
 from instances.access import get_instance, instances_of
 from instances.engine import door
 from instances.engine.holding import Resume, resume_named
-from instances.explain import why_refused
+from instances.explain import Definition, why_refused
 from instances.models import Instance
 from instances.pages import acting, parts
 from instances.pages.context_tree import tree_of
 from instances.pages.definitions import definition_of, known_definition
+from instances.pages.lanes import lanes_of
+from instances.pages.lights import lights_of
 from instances.pages.listing import (
     ORDERS,
     STATES_OFFERED,
-    Filter,
     Listing,
     list_instances,
     newest_id,
 )
+from instances.pages.listing import Filter as ListFilter
 from instances.pages.moment import Moment, moment_of
-from instances.pages.picture import folded_svg, lights_of, picture_of
-from instances.pages.privacy import public_moment, public_outcome, public_rows
+from instances.pages.privacy import public_moment, public_outcome, public_row
 from instances.pages.sending import choices_of
-from instances.pages.timeline import Rows, rows_after, rows_around, rows_before
+from instances.pages.timeline import (
+    BLOCK,
+    BLOCKS_MAX,
+    ERRORS,
+    SOURCES,
+    Block,
+    Filter,
+    Row,
+    blocks_around,
+    blocks_of,
+    matches_before,
+)
 from instances.pages.words import leaves_of, version_name
+from machines import diagrams
 from machines.access import get_machine
 from machines.models import Machine, MachineVersion
 from machines.views import of_machine
@@ -60,6 +75,8 @@ TABS = tuple(TAB_ICONS)
 RAW_CHARS_MAX = 60_000
 PEOPLE_MAX = 1_000
 NEWER_COUNTED_MAX = 99
+EVENT_CHARS_MAX = 1_000
+EVENTS_OFFERED = 200  # to filter the timeline by
 
 
 # --- The list -----------------------------------------------------------------------------------
@@ -94,7 +111,7 @@ def _list(
 ) -> HttpResponse:
     _require(member, "instances.read")
     query = request.GET
-    asked = Filter(
+    asked = ListFilter(
         text=query.get("q", "").strip().replace("\0", "")[:TEXT_CHARS_MAX],
         state=query.get("state", ""),
         status=query.get("status", ""),
@@ -132,7 +149,7 @@ def _list(
     )
 
 
-def _other_states(machine: Machine, listing: Listing, asked: Filter) -> list[str]:
+def _other_states(machine: Machine, listing: Listing, asked: ListFilter) -> list[str]:
     """States to filter by that none of the instances looked at is in."""
     seen = {state.path for state in listing.states}
     others = [asked.state] if asked.state else []
@@ -218,17 +235,62 @@ def instance_page(
     if tab not in TABS:
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, at, tab)
-    context["timeline"] = _seen(rows_around(found.pk, context["moment"].seq), member)
-    picture = picture_of(context["moment"].version_id)
+    moment = context["moment"]
     context |= {
-        "picture": picture,
+        # What was never drawn is fetched by the page, so that nobody waits for it to begin with.
+        "drawing": diagrams.stored_panel(moment.version_id),
         "commands": _commands(context["page_url"], member, is_past=context["is_past"]),
-        "folded": json.dumps(picture.folded if picture else []),
-        "view": "diagram" if picture and picture.svg else "tree",
+        "view": request.GET.get("view", ""),
+        **_timeline(request, member, found, moment.version_id),
     }
-    if request.GET.get("view") == "tree":
-        context["view"] = "tree"
+    if context["matches"] is None:
+        context["blocks"] = _blocks(member, found, blocks_around(moment.seq, found.seq), context)
     return render_page(request, member, "instances/detail.html", context, section=SECTION)
+
+
+def _timeline(
+    request: HttpRequest, member: Member, instance: Instance, version_id: int
+) -> dict[str, Any]:
+    """The timeline's form, and what it lets through; `matches` is None if it shows everything."""
+    wanted = Filter(request.GET.get("event", "")[:EVENT_CHARS_MAX], request.GET.get("source", ""))
+    if wanted.source not in ("", ERRORS, *SOURCES):
+        raise InvalidParameter("There is no such source of events", "source")
+    definition = known_definition(version_id)
+    lanes = lanes_of(definition.graph) if definition is not None else []
+    shown_lanes = lanes if "lanes" in request.GET else []
+    context: dict[str, Any] = {
+        "wanted": wanted,
+        "is_filtered": any(wanted),
+        "sources": SOURCES,
+        "event_types": _event_types(definition, wanted),
+        "lanes": shown_lanes,
+        "has_lanes": bool(lanes),
+        "block_size": BLOCK,
+        "matches": None,
+    }
+    if any(wanted):
+        query = {"event": wanted.event, "source": wanted.source} | (
+            {"lanes": "1"} if shown_lanes else {}
+        )
+        context["filter_query"] = urlencode(query)
+        before = _number(request.GET.get("before"), "before") or instance.seq + 1
+        found = matches_before(instance.pk, wanted, before, shown_lanes)
+        context["matches"] = found._replace(rows=list(map(_sight_of(member), found.rows)))
+    return context
+
+
+def _event_types(definition: Definition | None, wanted: Filter) -> list[str]:
+    """What the timeline offers to choose among."""
+    known = definition.events()[:EVENTS_OFFERED] if definition is not None else []
+    return [*known, *([wanted.event] if wanted.event and wanted.event not in known else [])]
+
+
+def _blocks(
+    member: Member, instance: Instance, numbers: list[int], timeline: Mapping[str, Any]
+) -> list[Block]:
+    see = _sight_of(member)
+    blocks = blocks_of(instance.pk, numbers[:BLOCKS_MAX], timeline["lanes"])
+    return [block._replace(rows=[see(row) for row in block.rows]) for block in blocks]
 
 
 def _commands(page_url: str, member: Member, *, is_past: bool) -> list[dict[str, str]]:
@@ -245,32 +307,33 @@ def _commands(page_url: str, member: Member, *, is_past: bool) -> list[dict[str,
 
 @require_GET
 @org_page
-def instance_drawing(
-    request: HttpRequest, member: Member, machine: str, instance: str
-) -> HttpResponse:
-    """The drawing of a version with the states closed that `fold` names."""
-    _require(member, "instances.read")
-    found = _instance(member, machine, instance)
-    version = _number(request.GET.get("version"), "version") or found.version_id
-    if not MachineVersion.objects.filter(pk=version, machine_id=found.machine_id).exists():
-        raise InvalidParameter("The machine has no such version", "version")
-    svg = folded_svg(version, request.GET.getlist("fold"))
-    return HttpResponse(svg, content_type="image/svg+xml")
-
-
-@require_GET
-@org_page
 def instance_moment(
     request: HttpRequest, member: Member, machine: str, instance: str
 ) -> HttpResponse:
-    """The parts of the page that differ from moment to moment: head, tab, and what to light up."""
+    """The parts of the page that differ from moment to moment: head, tab, and what to light up.
+
+    With `blocks`, these blocks of the timeline as well, or the newest ones: one request for all.
+    """
     _require(member, "instances.read")
     found = _instance(member, machine, instance)
     tab = request.GET.get("tab", "timeline")
     if tab not in TABS:
         raise InvalidParameter("There is no such tab", "tab")
     context = _page_context(member, found, _number(request.GET.get("at"), "at"), tab)
+    numbers = _block_numbers(request, found)
+    if numbers:
+        timeline = _timeline(request, member, found, context["moment"].version_id)
+        context |= timeline | {"blocks": _blocks(member, found, numbers, timeline)}
     return render(request, "instances/_moment.html", context)
+
+
+def _block_numbers(request: HttpRequest, instance: Instance) -> list[int]:
+    """Those that `blocks` names, such as `12,13`, or with `newest` those that it begins with."""
+    text = request.GET.get("blocks", "")
+    if text == "newest":
+        return blocks_around(instance.seq, instance.seq)
+    numbers = [_number(one, "blocks") for one in text.split(",")[:BLOCKS_MAX]]
+    return [number for number in numbers if number is not None]
 
 
 def _page_context(member: Member, instance: Instance, at: int | None, tab: str) -> dict[str, Any]:
@@ -280,7 +343,8 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
     sees_all = member.may(SEE_ALL)
     if not sees_all:
         moment = public_moment(moment)
-    definition = definition_of(moment.version_id)
+    definition = known_definition(moment.version_id)
+    version = MachineVersion.objects.filter(pk=moment.version_id).first()
     urls = {"org": member.org.public_id, "machine": instance.machine.slug}
     return {
         "org": member.org,
@@ -297,13 +361,23 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "is_paused": instance.status == Instance.Status.PAUSED,
         "paused_ms": instance.paused_at,
         "services": acting.services_of(instance.children),
-        "version": version_name(MachineVersion.objects.filter(pk=moment.version_id).first()),
+        "version": version,
+        "version_name": version_name(version),
         "timer_count": parts.timer_count(instance),
-        "lights": json.dumps(lights_of(definition, moment, is_past=at is not None) | {"tab": tab}),
+        "lights": json.dumps(
+            lights_of(definition, moment, is_past=at is not None)
+            | {"tab": tab, "picture": _picture_url(urls, version)}
+        ),
         "admin_refusal": member.refusal("instances.admin"),
         "send_refusal": member.refusal("events.write"),
         **_tab_context(instance, moment, tab, is_past=at is not None),
     }
+
+
+def _picture_url(urls: Mapping[str, str], version: MachineVersion | None) -> str:
+    if version is None:
+        return ""
+    return reverse("version-diagram", kwargs={**urls, "version": version.public_id})
 
 
 def _tab_context(instance: Instance, moment: Moment, tab: str, *, is_past: bool) -> dict[str, Any]:
@@ -346,34 +420,39 @@ def _raw(instance: Instance, moment: Moment) -> dict[str, str]:
 
 @require_GET
 @org_page
-def instance_rows(
+def instance_timeline(
     request: HttpRequest, member: Member, machine: str, instance: str
 ) -> HttpResponse:
-    """More of the timeline: `before` a transition, or `after` the newest one that is shown."""
+    """The timeline around a moment, or what a filter lets through."""
     _require(member, "instances.read")
     found = _instance(member, machine, instance)
-    after = _number(request.GET.get("after"), "after")
-    context: dict[str, Any] = {
+    seq = min(_number(request.GET.get("at"), "at") or found.seq, found.seq)
+    context = _timeline(request, member, found, found.version_id) | {
         "instance": found,
         "page_url": reverse("instance-page", args=[member.org.public_id, machine, instance]),
     }
-    if after is not None:
-        if found.seq <= after:
-            return HttpResponse(status=204)
-        rows = rows_after(found.pk, after)
-        if rows.has_newer and request.GET.get("live"):
-            # Too many at once to follow one by one: the newest page takes the place of the list.
-            rows = _seen(rows_around(found.pk, found.seq), member)
-            response = render(request, "instances/_rows.html", context | {"timeline": rows})
-            response["X-Whole-List"] = "true"
-            return response
-    elif (around := _number(request.GET.get("around"), "around")) is not None:
-        rows = rows_around(found.pk, around)
-    else:
-        before = _number(request.GET.get("before"), "before")
-        rows = rows_before(found.pk, before or found.seq + 1)
-    context["timeline"] = _seen(rows, member)
-    return render(request, "instances/_rows.html", context)
+    if context["matches"] is None:
+        context["blocks"] = _blocks(member, found, blocks_around(seq, found.seq), context)
+    return render(request, "instances/_timeline.html", context)
+
+
+@require_GET
+@org_page
+def instance_rows(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """More of the timeline: the `blocks` with these numbers, or what a filter finds `before`."""
+    _require(member, "instances.read")
+    found = _instance(member, machine, instance)
+    context: dict[str, Any] = {
+        "instance": found,
+        "page_url": reverse("instance-page", args=[member.org.public_id, machine, instance]),
+        **_timeline(request, member, found, found.version_id),
+    }
+    if context["matches"] is not None:
+        return render(request, "instances/_matches.html", context)
+    context["blocks"] = _blocks(member, found, _block_numbers(request, found), context)
+    return render(request, "instances/_blocks.html", context)
 
 
 # --- Actions ------------------------------------------------------------------------------------
@@ -518,11 +597,12 @@ def _instance(member: Member, machine: str, slug: str) -> Instance:
     return instance
 
 
-def _seen(rows: Rows, member: Member) -> Rows:
-    """The rows as this member may see them."""
+def _sight_of(member: Member) -> Callable[[Row], Row]:
+    """Makes of a row what this member may see of it."""
     if not member.may(SEE_ALL):
-        return public_rows(rows)
-    return rows.naming(people_of(member.org))
+        return public_row
+    people = people_of(member.org)
+    return lambda row: row.naming(people)
 
 
 def people_of(org: Org) -> dict[str, str]:

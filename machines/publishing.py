@@ -157,6 +157,7 @@ def record_version(
     if make_current:
         Machine.objects.filter(pk=machine.pk).update(current_version=version)
     transaction.on_commit(lambda: _announce(machine.pk))
+    transaction.on_commit(lambda: _draw_ahead(version.pk))
     return PublishedVersion(version, list(checked.bundle.warnings))
 
 
@@ -210,3 +211,12 @@ def _announce(machine_id: int) -> None:
     from instances.engine import door
 
     door.version_published(machine_id)
+
+
+def _draw_ahead(version_id: int) -> None:
+    """So that nobody waits for the picture. Only in a server: a command is over too soon."""
+    from instances.engine import door
+    from machines import diagrams
+
+    if door.is_ready():
+        diagrams.prepare(version_id)

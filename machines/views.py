@@ -1,6 +1,5 @@
 """Pages of machines: the list, a new one, its overview, versions and settings."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from machines.cards import cards_of, lit_thumb
 from machines.code_view import highlighted
 from machines.errors import InvalidBundle
 from machines.examples_gallery import EXAMPLES, example_named
-from machines.flow import Drawing, Run
+from machines.flow import Run
 from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode
 from machines.serializers import CLIENT_INFO_LENGTH_MAX
@@ -441,25 +440,16 @@ def version_diagram(
     """The drawing of a version, as a part of a page. It is made when it is first asked for."""
     found = get_machine(member.caller, machine)
     shown = version_of(found, version)
-    drawing = diagrams.drawing_of(shown)
+    panel = diagrams.panel_of(shown)
     context = {
         "org": member.org,
         "machine": found,
         "version": shown,
-        "drawing": drawing and in_panel(drawing),
-        "problem": "" if drawing else diagrams.diagram_of(shown).problem,
+        "drawing": panel,
+        "view": request.GET.get("view", ""),
+        "problem": "" if panel else diagrams.diagram_of(shown).problem,
     }
     return render(request, "machines/_diagram.html", context)
-
-
-def in_panel(drawing: Drawing) -> dict[str, Any]:
-    """What machines/_flow_panel.html needs of a drawing."""
-    return {
-        "svg": diagrams.svg_of(drawing),
-        "tree": diagrams.tree_of(drawing),
-        "folded_json": json.dumps(drawing.folded),
-        "is_folded": bool(drawing.folded),
-    }
 
 
 @require_safe

@@ -1,7 +1,5 @@
 """The definitions of versions, decoded, for pages that explain what instances do."""
 
-import threading
-
 from instances.explain import Definition
 from machines.diagrams import diagram_of
 from machines.flow import CannotDescribe, Graph
@@ -10,20 +8,15 @@ from machines.models import MachineVersion, VersionDiagram
 DEFINITIONS_KEPT = 64
 
 _kept: dict[int, Definition] = {}
-_reading = threading.Lock()  # a page's parts ask at once: the code is to be run for the first only
 
 
 def definition_of(version_id: int) -> Definition | None:
     """None if it can't be read: pages then do without it. A version's never changes."""
     found = _kept.get(version_id)
-    if found is not None:
-        return found
-    with _reading:
-        found = _kept.get(version_id)
-        if found is None:
-            found = _read(version_id)
-            if found is not None:
-                keep(version_id, found)
+    if found is None:
+        found = _read(version_id)
+        if found is not None:
+            keep(version_id, found)
     return found
 
 
@@ -46,9 +39,10 @@ def keep(version_id: int, definition: Definition) -> None:
 
 def _read(version_id: int) -> Definition | None:
     version = MachineVersion.objects.filter(pk=version_id, code__isnull=False).first()
-    if version is None:
+    diagram = diagram_of(version) if version is not None else None
+    if diagram is None or diagram.problem:
         return None
     try:
-        return Definition(Graph.decode(bytes(diagram_of(version).definition)))
+        return Definition(Graph.decode(bytes(diagram.definition)))
     except CannotDescribe:
         return None

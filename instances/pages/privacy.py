@@ -7,7 +7,7 @@ pages keep to it.
 from instances.engine.json_texts import public_of
 from instances.pages.acting import Outcome
 from instances.pages.moment import Moment
-from instances.pages.timeline import Rows
+from instances.pages.timeline import Row
 from statebacked_site.json_text import write_json
 
 PUBLIC_PATH = "$.public"
@@ -32,8 +32,8 @@ def public_moment(moment: Moment) -> Moment:
     )
 
 
-def public_rows(rows: Rows) -> Rows:
-    return rows._replace(rows=[row._replace(who="", error="") for row in rows.rows])
+def public_row(row: Row) -> Row:
+    return row._replace(who="", error="")
 
 
 def public_outcome(outcome: Outcome) -> Outcome:

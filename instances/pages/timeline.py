@@ -1,22 +1,29 @@
 """The history of an instance as rows: what happened, who did it, from where to where.
 
-A history may have 100,000 transitions and an event 500 kB, so rows come in pages by sequence number
-and carry only the beginning of what may be large.
+A history may have 100,000 transitions and an event 500 kB, so rows come in blocks of a fixed number
+of transitions, of which a page holds those that are seen, and they carry only the beginning of what
+may be large. Rows that a filter lets through come in pages instead.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Length, Substr
 
+from instances.deliveries import type_words
 from instances.models import Transition
+from instances.pages.lanes import Lane
 from instances.pages.words import Leaf, duration, leaves_of
 
-ROWS = 60
+BLOCK = 10  # transitions; static/instances/timeline.js knows it by data-size
+BLOCKS_MAX = 12  # in one answer
+ABOVE, BELOW = 6, 16  # rows that are seen around the chosen one
+ROWS = 60  # of a page that is filtered
+LOOKED_AT_MAX = 20_000  # transitions, for one page that is filtered
 HEAD_CHARS = 4_000  # of an event, its report and effects
 IDLE_MS = 60_000  # from here on the timeline says how long nothing happened
 NAMES_SHOWN = 3
@@ -33,6 +40,9 @@ KINDS = {
     Transition.Kind.HTTP_API: ("http", "HTTP"),
 }
 
+ERRORS = "errors"
+SOURCES = {name: kind for kind, (_, name) in KINDS.items() if kind != Transition.Kind.INIT}
+
 _TYPE = re.compile(r'"type"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
@@ -45,6 +55,13 @@ class Effects(NamedTuple):
     timers: list[str]  # such as "reminder in 3 d"
     cancelled: list[str]
     sent: int  # messages to other instances
+
+
+class LaneCell(NamedTuple):
+    """Where an instance is in one region of a parallel state."""
+
+    names: str  # empty: not in this region
+    has_moved: bool
 
 
 class Row(NamedTuple):
@@ -63,21 +80,30 @@ class Row(NamedTuple):
     effects: Effects
     duration_ms: float
     version_id: int
+    lanes: list[LaneCell]
+
+    def naming(self, people: Mapping[str, str]) -> "Row":
+        """The same row, with a better name for the sender if there is one."""
+        return self._replace(who=people.get(self.who, self.who))
 
 
-class Rows(NamedTuple):
+class Block(NamedTuple):
+    """The transitions number * BLOCK + 1 to (number + 1) * BLOCK, as far as they are there."""
+
+    number: int
     rows: list[Row]  # newest first
-    has_older: bool
-    has_newer: bool
 
-    def naming(self, people: Mapping[str, str]) -> "Rows":
-        """The same rows, with better names for some senders."""
-        named = [row._replace(who=people.get(row.who, row.who)) for row in self.rows]
-        return self._replace(rows=named)
 
-    @property
-    def oldest(self) -> int:
-        return self.rows[-1].seq if self.rows else 0
+class Filter(NamedTuple):
+    """What rows to show; empty texts ask for nothing."""
+
+    event: str = ""  # a type
+    source: str = ""  # a name in SOURCES
+
+
+class Matches(NamedTuple):
+    rows: list[Row]  # newest first
+    before: int | None  # where older ones may be found; None if all were looked at
 
 
 class _EventType(msgspec.Struct):
@@ -87,29 +113,83 @@ class _EventType(msgspec.Struct):
 _decode_type = msgspec.json.Decoder(_EventType).decode
 
 
-def rows_before(instance_id: int, before: int) -> Rows:
-    """The rows older than `before`."""
-    found = list(_history(instance_id).filter(seq__lt=before).order_by("-seq")[: ROWS + 1])
-    return Rows(_rows(found[:ROWS], found[1:]), len(found) > ROWS, has_newer=False)
+def blocks_of(instance_id: int, numbers: Iterable[int], lanes: Sequence[Lane] = ()) -> list[Block]:
+    """The blocks with these numbers, newest first."""
+    blocks: list[Block] = []
+    for first, last in _runs(sorted(set(numbers))):
+        rows = _rows_between(instance_id, first * BLOCK, (last + 1) * BLOCK, lanes)
+        by_number = {number: Block(number, []) for number in range(first, last + 1)}
+        for row in rows:
+            by_number[(row.seq - 1) // BLOCK].rows.append(row)
+        blocks += by_number.values()
+    return sorted(blocks, key=lambda block: -block.number)
 
 
-def rows_after(instance_id: int, after: int) -> Rows:
-    """The rows that follow `after` at once; newer ones may be there that are not among them."""
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """First and last of the numbers that follow one another: each run is one query."""
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield numbers[start], numbers[end - 1]
+            start = end
+
+
+def blocks_around(seq: int, newest: int) -> list[int]:
+    """The numbers of the blocks that are seen when `seq` is shown among its neighbours."""
+    above, below = min(seq + ABOVE, newest), max(seq - BELOW, 1)
+    return list(range((below - 1) // BLOCK, (above - 1) // BLOCK + 1))
+
+
+def _rows_between(instance_id: int, after: int, last: int, lanes: Sequence[Lane]) -> list[Row]:
     # With `after` itself, which tells what the first of them left.
-    found = list(_history(instance_id).filter(seq__gte=after).order_by("seq")[: ROWS + 2])
-    newer = found[1 : ROWS + 1] if found and found[0].seq == after else found[:ROWS]
+    found = list(_history(instance_id).filter(seq__gte=after, seq__lte=last).order_by("-seq"))
     earlier = {transition.seq + 1: transition for transition in found}
-    rows = [_row(transition, earlier.get(transition.seq)) for transition in reversed(newer)]
-    return Rows(rows, has_older=False, has_newer=len(found) > ROWS + 1)
+    return [
+        _row(transition, earlier.get(transition.seq), lanes)
+        for transition in found
+        if transition.seq > after
+    ]
 
 
-def rows_around(instance_id: int, seq: int) -> Rows:
-    """A page with that row in its upper part, so that what follows it is seen as well."""
-    newer = rows_after(instance_id, seq)
-    above = newer.rows[-ROWS // 4 :] if newer.rows else []
-    older = rows_before(instance_id, seq + 1)
-    has_newer = newer.has_newer or len(above) < len(newer.rows)
-    return Rows([*above, *older.rows], older.has_older, has_newer)
+def matches_before(
+    instance_id: int, wanted: Filter, before: int, lanes: Sequence[Lane] = ()
+) -> Matches:
+    """Rows older than `before` that the filter lets through.
+
+    It looks at LOOKED_AT_MAX transitions at most, so it may find less than there is.
+    """
+    lowest = max(before - LOOKED_AT_MAX, 1)
+    looked_at = _history(instance_id).filter(seq__gte=lowest, seq__lt=before)
+    found = list(_candidates(looked_at, wanted).order_by("-seq")[: ROWS + 1])
+    is_cut = len(found) > ROWS
+    found = found[:ROWS]
+    left = _history(instance_id).filter(seq__in=[transition.seq - 1 for transition in found])
+    earlier = {transition.seq + 1: transition for transition in left}
+    rows = [_row(transition, earlier.get(transition.seq), lanes) for transition in found]
+    older = rows[-1].seq if is_cut else lowest
+    return Matches([row for row in rows if _passes(row, wanted)], older if older > 1 else None)
+
+
+def _candidates(history: QuerySet[Transition], wanted: Filter) -> QuerySet[Transition]:
+    """What the database can tell without reading JSON: some more may be left to refuse."""
+    if wanted.event:
+        # A client may have escaped any character of it.
+        quoted = Q(event__contains=json.dumps(wanted.event, ensure_ascii=False))
+        history = history.filter(quoted | Q(event__contains="\\u"))
+    if wanted.source == ERRORS:
+        history = history.filter(
+            kind__in=[Transition.Kind.SERVICE, Transition.Kind.LOST_SERVICE],
+            event__contains="error.",
+        )
+    elif wanted.source:
+        history = history.filter(kind=SOURCES[wanted.source])
+    return history
+
+
+def _passes(row: Row, wanted: Filter) -> bool:
+    if wanted.event and row.event_type != wanted.event:
+        return False
+    return wanted.source != ERRORS or is_error(row.event_type)
 
 
 def _history(instance_id: int) -> QuerySet[Transition]:
@@ -125,12 +205,7 @@ def _history(instance_id: int) -> QuerySet[Transition]:
     )
 
 
-def _rows(found: list[Any], earlier: list[Any]) -> list[Row]:
-    befores = [*earlier, *([None] * (len(found) - len(earlier)))]
-    return [_row(transition, before) for transition, before in zip(found, befores, strict=True)]
-
-
-def _row(transition: Any, before: Any | None) -> Row:
+def _row(transition: Any, before: Any | None, lanes: Sequence[Lane]) -> Row:
     icon, kind = KINDS[Transition.Kind(transition.kind)]
     now = leaves_of(transition.state)
     earlier = leaves_of(before.state) if before is not None else []
@@ -150,11 +225,23 @@ def _row(transition: Any, before: Any | None) -> Row:
         entered=entered,
         stayed=[] if left or entered else now,
         who=who(transition.auth_context),
-        error=error_of(transition.event_head) if _is_error(event_type) else "",
+        error=error_of(transition.event_head) if is_error(event_type) else "",
         effects=effects_of(transition.report_head, transition.effects_head),
         duration_ms=transition.duration_us / 1_000,
         version_id=transition.version_id,
+        lanes=[_lane_cell(lane, earlier, now) for lane in lanes],
     )
+
+
+def _lane_cell(lane: Lane, before: list[Leaf], now: list[Leaf]) -> LaneCell:
+    here = _inside(lane, now)
+    names = ", ".join(leaf.name for leaf in here)
+    return LaneCell(names, has_moved=here != _inside(lane, before))
+
+
+def _inside(lane: Lane, leaves: list[Leaf]) -> list[Leaf]:
+    within = f"{lane.path}."
+    return [leaf for leaf in leaves if leaf.path == lane.path or leaf.path.startswith(within)]
 
 
 def event_type_of(event: str) -> str:
@@ -166,7 +253,7 @@ def event_type_of(event: str) -> str:
         return json.loads(match[1]) if match else "(large event)"
 
 
-def _is_error(event_type: str) -> bool:
+def is_error(event_type: str) -> bool:
     return event_type.startswith(("xstate.error.", "error."))
 
 
@@ -244,11 +331,7 @@ def _set_timer(effect: Mapping[str, Any]) -> str:
 
 
 def timer_name(event_type: str) -> str:
-    """`after` in words: XState names its event xstate.after.1000.order.pending."""
-    for prefix in ("xstate.after.", "xstate.after("):
-        if event_type.startswith(prefix):
-            rest = event_type.removeprefix(prefix)
-            delay, _, state = rest.partition(")#" if prefix.endswith("(") else ".")
-            shown = duration(float(delay)) if delay.replace(".", "", 1).isdigit() else delay
-            return f"after {shown} in {state.partition('.')[2] or state}"
-    return event_type
+    """`after 1 d in pending` of a delayed transition, or else the event's type."""
+    words = type_words(event_type)
+    state = words.state.partition(".")[2] or words.state  # without the id of the machine
+    return f"{words.text} in {state}" if words.state else words.text

@@ -8,14 +8,16 @@ picture shows, and how a page brings it to life.
 """
 
 from machines.flow.dot import Run
-from machines.flow.drawing import Drawing, draw, draw_standalone, drawing_key, stored_or_drawn
+from machines.flow.drawing import Drawing, draw, draw_standalone, drawing_key
 from machines.flow.errors import CannotDescribe, CannotDraw, FlowError, TooLargeToDraw
 from machines.flow.extraction import Extractor, describe
 from machines.flow.model import Graph, active_paths
+from machines.flow.scene import Direction
 
 __all__ = [
     "CannotDescribe",
     "CannotDraw",
+    "Direction",
     "Drawing",
     "Extractor",
     "FlowError",
@@ -27,5 +29,4 @@ __all__ = [
     "draw",
     "draw_standalone",
     "drawing_key",
-    "stored_or_drawn",
 ]

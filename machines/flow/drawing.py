@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -122,26 +122,3 @@ def drawing_key(
     choice = [folds, direction, outer, layout_version()]
     digest.update(msgspec.json.encode(choice))
     return digest.hexdigest()
-
-
-def stored_or_drawn(
-    definition: bytes,
-    *,
-    load: Callable[[str], bytes | None],
-    save: Callable[[str, bytes], None],
-    folded: Iterable[str] | None = None,
-    direction: Direction | None = None,
-    outer: Run | None = None,
-) -> Drawing:
-    """The drawing that is stored under its key, or a new one, which is saved.
-
-    `definition` is what `Graph.encode` gave, `load` and `save` are the store's. Raises CannotDraw.
-    """
-    folds = None if folded is None else list(folded)
-    key = drawing_key(definition, folds, direction, outer)
-    stored = load(key)
-    if stored is not None:
-        return msgspec.msgpack.decode(stored, type=Drawing)
-    drawing = draw(Graph.decode(definition), folded=folds, direction=direction, outer=outer)
-    save(key, msgspec.msgpack.encode(drawing))
-    return drawing

@@ -7,7 +7,7 @@
 //   </section>
 //
 // Events on the panel: flow:select {path | transition}, flow:send {transition}, flow:fold {folded},
-// flow:view {x, y, width, height, scale}, flow:error {message}. docs/diagrams.md describes them.
+// flow:view {x, y, width, height, scale}, flow:views {view}, flow:error {message}. docs/diagrams.md describes them.
 
 import { Chart } from "./chart.js";
 import { attachFind } from "./find.js";
@@ -17,6 +17,7 @@ import { attachMinimap } from "./minimap.js";
 import { savePng } from "./png.js";
 import { attachSelection } from "./selection.js";
 import { attachViewport } from "./viewport.js";
+import { attachViews } from "./views.js";
 
 const STEP = 1.25;
 const attached = new WeakMap();
@@ -77,6 +78,7 @@ function make(panel) {
     }
   });
   attachFind(panel, chart, tree, visit);
+  attachViews(panel, chart);
   fit();
   attachMinimap(chart, viewport);
 
@@ -101,5 +103,5 @@ function sourceOf(tree, transition) {
 }
 
 for (const panel of document.querySelectorAll("[data-flow-panel]")) {
-  attach(panel);
+  if (panel.querySelector("[data-flow]")) attach(panel);
 }

@@ -5,10 +5,9 @@
 
 import { attach } from "../flow/flow.js";
 import { isHeld } from "../site/js/live.js";
-import "./timeline.js";
 import "./tree.js";
 import { follow } from "./follow.js";
-import { activePaths } from "./states.js";
+import { History } from "./history.js";
 import { ask, released, show as showParts } from "./parts.js";
 import { openSend, prepareSend } from "./send.js";
 
@@ -16,19 +15,21 @@ const REFRESH_MS = 250; // at most four times a second, however fast the instanc
 const REFRESH_MS_MAX = 2000;
 const BUSY_SHARE_MAX = 0.2; // of the time; the rest is for whoever reads and clicks
 const ANNOUNCE_MS = 1000;
+const KEPT_PARAMETERS = ["tab", "view", "event", "source", "lanes"]; // of the address, from moment to moment
 
 const page = document.querySelector("[data-instance-page]");
-const panel = page.querySelector("[data-flow-panel]");
-const picture = panel.querySelector("[data-flow]") ? attach(panel) : null;
-const timeline = document.getElementById("timeline");
+const pictureBox = page.querySelector("[data-picture]");
 const announcer = page.querySelector("[data-announce]");
 
 let shown = readLights();
 let newest = Number(page.querySelector("[data-of]").textContent);
 let latestMove = null; // of the socket, waiting for the next frame
 let announcedAt = 0;
+let picture = findPicture(); // null until it has come, and of a machine that can't be drawn
+const timeline = new History(page, () => shown.seq);
 
 showLights();
+timeline.reveal(shown.seq);
 prepareSend();
 
 // ---------------------------------------------------------------- moving among moments
@@ -78,29 +79,29 @@ function addressOfNow() {
 
 /** Shows the moment and tab that an address of this page names; the address says it from then on. */
 function goTo(url) {
-  if (!url.searchParams.has("tab")) url.searchParams.set("tab", shown.tab);
-  const view = new URLSearchParams(location.search).get("view");
-  if (view) url.searchParams.set("view", view);
+  const here = new URLSearchParams(location.search);
+  for (const name of KEPT_PARAMETERS) {
+    if (here.has(name) && !url.searchParams.has(name)) url.searchParams.set(name, here.get(name));
+  }
   history.pushState(null, "", url);
   return load(url);
 }
 
-async function load(url, { kept = [] } = {}) {
-  const at = Number(url.searchParams.get("at"));
-  const [response] = await Promise.all([
-    ask(`${page.dataset.url}/moment${url.search}`),
-    at && !rowOf(at) ? loadAround(at) : null,
-  ]);
+async function load(url, { kept = [], isLive = false } = {}) {
+  const at = Number(url.searchParams.get("at")) || newest;
+  const asked = new URL(url);
+  asked.searchParams.set("blocks", timeline.wanted(at, isLive));
+  const response = await ask(`${page.dataset.url}/moment${asked.search}`);
   if (response === null) return;
   const html = await response.text();
   await released();
-  showParts(html, kept);
+  const blocks = showParts(html, kept);
   shown = readLights();
-  if (picture && String(shown.version) !== panel.dataset.picture) location.reload(); // another picture
   newest = Math.max(newest, Number(page.querySelector("[data-of]").textContent));
+  timeline.take(blocks, newest);
+  if (pictureBox.dataset.version !== String(shown.version)) await changePicture();
   showLights();
-  if (!rowOf(shown.seq)) await loadAround(shown.seq);
-  markRow(shown.seq)?.scrollIntoView({ block: "nearest" });
+  if (!isLive || timeline.isFollowing) timeline.reveal(shown.seq);
 }
 
 function light({ active, taken, next, preview = [] }) {
@@ -117,52 +118,33 @@ function showLights() {
   const isTimeline = shown.tab === "timeline";
   document.getElementById("timeline-panel").hidden = !isTimeline;
   document.getElementById("panel").hidden = isTimeline;
-  markRow(shown.seq);
+  timeline.mark();
 }
 
-// ---------------------------------------------------------------- the timeline
+// ---------------------------------------------------------------- the picture
 
-function markRow(seq) {
-  for (const row of timeline.querySelectorAll("[aria-current]")) row.removeAttribute("aria-current");
-  const row = rowOf(seq);
-  row?.setAttribute("aria-current", "true");
-  for (const other of timeline.querySelectorAll("[data-seq]")) {
-    other.classList.toggle("later", Number(other.dataset.seq) > seq);
-  }
-  return row;
+function findPicture() {
+  const panel = pictureBox.querySelector("[data-flow-panel]");
+  pictureBox.dataset.version = panel?.dataset.version ?? pictureBox.dataset.version;
+  return panel?.querySelector("[data-flow]") ? attach(panel) : null;
 }
 
-function rowOf(seq) {
-  return timeline.querySelector(`[data-seq="${Number(seq)}"]`);
+/** Another version ran at this moment, or the picture has just been drawn. */
+async function changePicture() {
+  pictureBox.dataset.version = String(shown.version); // also if it can't be had: not again and again
+  if (!shown.picture) return;
+  const view = new URLSearchParams(location.search).get("view") ?? "";
+  const target = pictureBox.querySelector(".canvas");
+  await htmx.ajax("GET", `${shown.picture}?view=${encodeURIComponent(view)}`, { target, swap: "innerHTML" });
 }
 
-async function loadAround(seq) {
-  const response = await ask(`${page.dataset.url}/rows?around=${seq}`);
-  if (response !== null) timeline.replaceChildren(fragment(await response.text()));
-}
-
-function fragment(html) {
-  const holder = document.createElement("template");
-  holder.innerHTML = html;
-  return holder.content;
-}
-
-/** The newest row that is there, or 0. */
-function newestRow() {
-  return Number(timeline.querySelector("[data-seq]")?.dataset.seq ?? 0);
-}
-
-/** Whether there were any. */
-async function addNewRows() {
-  if (timeline.querySelector("[data-more='newer']")) return false; // it shows an older part
-  const response = await ask(`${page.dataset.url}/rows?live=1&after=${newestRow()}`);
-  if (response === null) return false;
-  const rows = fragment(await response.text());
-  await released();
-  if (response.headers.get("X-Whole-List")) timeline.replaceChildren(rows);
-  else timeline.prepend(rows);
-  return true;
-}
+pictureBox.addEventListener("htmx:afterSettle", () => {
+  const before = picture;
+  picture = findPicture();
+  if (picture === before) return;
+  if (Object.keys(shown.next).length === 0 && !shown.past) load(new URL(location.href)); // they are known by now
+  else light(shown);
+});
 
 // ---------------------------------------------------------------- following the instance
 
@@ -178,13 +160,8 @@ async function refresh() {
   do {
     refreshAgain = false;
     const startedAt = performance.now();
-    await addNewRows();
-    if (!shown.past) {
-      const isRead = document.getElementById("panel").contains(document.activeElement);
-      await load(addressOfNow(), { kept: isRead ? ["panel"] : [] });
-    } else {
-      markRow(shown.seq);
-    }
+    const isRead = document.getElementById("panel").contains(document.activeElement);
+    await load(shown.past ? new URL(location.href) : addressOfNow(), { kept: isRead ? ["panel"] : [], isLive: true });
     const tookMs = performance.now() - startedAt;
     const pauseMs = Math.max(REFRESH_MS - tookMs, tookMs * (1 / BUSY_SHARE_MAX - 1));
     await new Promise((resolve) => setTimeout(resolve, Math.min(pauseMs, REFRESH_MS_MAX)));
@@ -201,16 +178,17 @@ follow(page.dataset, {
   },
   behind(seq) {
     newest = Math.max(newest, seq);
-    if (!isHeld() && newest > Math.max(shown.past ? newestRow() : shown.seq, 0)) refresh();
+    if (!isHeld() && newest > shown.seq) refresh();
   },
   deleted() {
     location.reload();
   },
 });
 
-// The socket tells of this server's commits; what another server commits is found here.
-document.body.addEventListener("tick", async () => {
-  if (!refreshing && (await addNewRows())) refresh();
+// The socket tells of this server's commits; what another server commits is found here, and what
+// else has changed: a pause, a timer.
+document.body.addEventListener("tick", () => {
+  if (!refreshing) refresh();
 });
 
 function showMove() {
@@ -218,9 +196,8 @@ function showMove() {
   latestMove = null;
   page.querySelector("[data-of]").textContent = String(newest);
   if (!shown.past) {
-    const active = ["", ...activePaths(state.state)];
-    announce(shown.active, active);
-    shown = { ...shown, seq: state.seq, active, taken: null, next: {} };
+    announce(shown.active, state.active);
+    shown = { ...shown, seq: state.seq, active: state.active, taken: null, next: {} };
     light(shown);
   }
   refresh();
@@ -236,22 +213,10 @@ function announce(before, after) {
   announcer.textContent = `${page.dataset.instance}: ${left.at(-1) ?? ""} → ${entered.at(-1)}`;
 }
 
-// ---------------------------------------------------------------- diagram or tree
-
-page.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-show-view]");
-  if (!button) return;
-  for (const other of page.querySelectorAll("[data-show-view]")) {
-    other.setAttribute("aria-pressed", String(other === button));
-  }
-  for (const view of page.querySelectorAll("[data-view]")) {
-    view.hidden = view.dataset.view !== button.dataset.showView;
-  }
-  const isDiagram = button.dataset.showView === "diagram";
-  panel.querySelector("[data-diagram-tools]").hidden = !isDiagram;
-  if (isDiagram) picture.fit();
+pictureBox.addEventListener("flow:views", ({ detail }) => {
+  if (detail.view === "diagram") picture.fit();
   const url = new URL(location.href);
-  if (button.dataset.showView === "tree") url.searchParams.set("view", "tree");
+  if (detail.view === "tree") url.searchParams.set("view", "tree");
   else url.searchParams.delete("view");
   history.replaceState(null, "", url);
 });
@@ -267,4 +232,4 @@ document.getElementById("send").addEventListener("close", () => light({ ...shown
 
 if (new URLSearchParams(location.search).has("send") && !shown.past) openSend("");
 
-panel.addEventListener("flow:send", (event) => openSend(shown.next[event.detail.transition] ?? ""));
+pictureBox.addEventListener("flow:send", (event) => openSend(shown.next[event.detail.transition] ?? ""));

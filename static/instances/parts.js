@@ -36,12 +36,20 @@ export async function ask(url) {
   return response.status === 200 ? response : null;
 }
 
-/** Puts each element of `html` where the one with its id stands; `kept` are ids to leave alone. */
-export function show(html, kept = []) {
+export function fragmentOf(html) {
   const holder = document.createElement("template");
   holder.innerHTML = html;
+  return holder.content;
+}
+
+/**
+ * Puts each element of `html` where the one with its id stands; `kept` are ids to leave alone.
+ * Returns what is in <template data-blocks>, or null.
+ */
+export function show(html, kept = []) {
+  const sent = fragmentOf(html);
   const focused = nameOfFocus();
-  for (const part of [...holder.content.children]) {
+  for (const part of [...sent.children].filter((child) => child.id)) {
     const text = part.outerHTML;
     if (kept.includes(part.id) || latest.get(part.id) === text) continue;
     latest.set(part.id, text);
@@ -49,6 +57,7 @@ export function show(html, kept = []) {
     htmx.process(part);
   }
   focusAgain(focused);
+  return sent.querySelector("[data-blocks]")?.content ?? null;
 }
 
 function nameOfFocus() {

@@ -8,8 +8,6 @@ document.addEventListener("htmx:afterSettle", bringToLife);
 document.addEventListener("pointerover", (event) => outline(event.target, true));
 document.addEventListener("pointerout", (event) => outline(event.target, false));
 document.addEventListener("click", (event) => {
-  const show = event.target.closest("[data-show]");
-  if (show) switchView(show.closest("[data-flow-panel]"), show.dataset.show);
   const badge = event.target.closest(".flow-badge");
   if (badge) rowOf(badge.closest("[data-node]").dataset.node)?.querySelector("a").click();
 });
@@ -23,7 +21,7 @@ document.addEventListener("flow:select", ({ detail }) => {
 bringToLife();
 
 function bringToLife() {
-  const panel = document.querySelector("[data-flow-panel]");
+  const panel = document.querySelector("[data-flow-panel]:has([data-flow])");
   if (!panel) return;
   const flow = attach(panel);
   const data = document.getElementById("state-counts");
@@ -46,12 +44,5 @@ function outline(target, isOn) {
   if (!row) return;
   for (const node of document.querySelectorAll("[data-flow] .flow-state")) {
     if (node.dataset.node === row.dataset.nodeRow) node.classList.toggle("is-selected", isOn);
-  }
-}
-
-function switchView(panel, name) {
-  for (const view of panel.querySelectorAll("[data-view]")) view.hidden = view.dataset.view !== name;
-  for (const button of panel.querySelectorAll("[data-show]")) {
-    button.setAttribute("aria-pressed", String(button.dataset.show === name));
   }
 }

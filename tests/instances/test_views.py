@@ -11,7 +11,8 @@ from django.urls import reverse
 from authz.models import Membership
 from instances.engine.holding import HELD_MS, Resume
 from instances.models import Delivery, Instance
-from instances.pages import definitions
+from instances.pages import definitions, timeline
+from machines import diagrams
 from tests.factories import (
     make_instance,
     make_log_entry,
@@ -22,7 +23,7 @@ from tests.factories import (
     make_version,
 )
 from tests.fake_door import fake_door  # noqa: F401
-from tests.instances.graphs import order_definition
+from tests.instances.graphs import order_definition, parallel_definition
 
 pytestmark = pytest.mark.django_db
 
@@ -224,7 +225,13 @@ def test_page_shows_history_newest_first(admin, machine):
     assert lights(page) == {
         "seq": 3, "version": machine.current_version_id, "active": ["", "paid"], "taken": 2,
         "next": {"4": "cancel"}, "past": False, "tab": "timeline",
+        "picture": picture_url(machine),
     }  # fmt: skip
+
+
+def picture_url(machine):
+    version = machine.current_version.public_id
+    return reverse("version-diagram", args=[machine.org.public_id, machine.slug, version])
 
 
 def lights(page):
@@ -272,33 +279,102 @@ def test_transitions_that_are_gone_are_said_to_be(admin, machine):
     assert admin.get(url_of(instance)).status_code == 200
 
 
-def test_rows_come_in_pages(admin, machine):
-    instance = make_instance(machine, seq=200)
-    for seq in range(1, 201):
+def seqs(response):
+    return [int(seq) for seq in re.findall(r'<li data-seq="(\d+)"', response.content.decode())]
+
+
+def test_rows_come_in_blocks(admin, machine):
+    instance = make_instance(machine, seq=95)
+    for seq in range(1, 96):
+        make_transition(instance, seq, state=state(f"s{seq}"))
+    rows = url_of(instance, "instance-rows")
+
+    assert seqs(admin.get(rows, {"blocks": "9"})) == [95, 94, 93, 92, 91]
+    assert seqs(admin.get(rows, {"blocks": "0,4"})) == [*range(50, 40, -1), *range(10, 0, -1)]
+    assert "<bdi>s40</bdi>" in admin.get(rows, {"blocks": "4"}).content.decode()  # left by 41
+    assert seqs(admin.get(rows, {"blocks": "77,999999999999"})) == []
+    assert admin.get(rows, {"blocks": "x"}).status_code == 400
+    with_newest = admin.get(url_of(instance, "instance-moment"), {"blocks": "newest"})
+    assert seqs(with_newest)[:3] == [95, 94, 93]
+
+
+def test_page_begins_with_what_is_seen_around_the_moment(admin, machine):
+    instance = make_instance(machine, seq=95)
+    for seq in range(1, 96):
         make_transition(instance, seq)
 
-    def seqs(**query):
-        r = admin.get(url_of(instance, "instance-rows"), query)
-        return [int(seq) for seq in re.findall(r'<li data-seq="(\d+)"', r.content.decode())]
+    shown = seqs(admin.get(url_of(instance), {"at": 50}))
 
-    assert seqs() == list(range(200, 140, -1))
-    assert seqs(before=141) == list(range(140, 80, -1))
-    assert seqs(before=2) == [1]
-    assert seqs(after=190) == list(range(200, 190, -1))
-    assert 100 in seqs(around=100)
-    assert seqs(around=100)[0] > 100
-    assert admin.get(url_of(instance, "instance-rows"), {"after": 200}).status_code == 204
+    assert 50 in shown
+    assert shown[0] > 50
+    assert len(shown) < 50
+    assert seqs(admin.get(url_of(instance, "instance-timeline"), {"at": 50})) == shown
 
 
-def test_live_rows_that_are_too_many_replace_the_list(admin, machine):
-    instance = make_instance(machine, seq=200)
-    for seq in range(1, 201):
-        make_transition(instance, seq)
+def test_timeline_is_filtered_by_event_source_and_errors(admin, machine):
+    instance = make_instance(machine, seq=6)
+    make_transition(instance, 1, kind=0, event='{"type":"xstate.init"}')
+    make_transition(instance, 2, event='{"type":"pay"}')
+    make_transition(instance, 3, event='{"type":"p\\u0061y"}')
+    make_transition(instance, 4, kind=2, event='{"type":"remind","of":"pay"}')
+    make_transition(instance, 5, kind=4, event='{"type":"xstate.error.actor.x","error":"no"}')
+    make_transition(instance, 6, kind=4, event='{"type":"xstate.done.actor.x"}')
 
-    r = admin.get(url_of(instance, "instance-rows"), {"after": 10, "live": 1})
+    def found(**query):
+        return seqs(admin.get(url_of(instance), query))
 
-    assert r["X-Whole-List"] == "true"
-    assert 'data-seq="200"' in r.content.decode()
+    assert found(event="pay") == [3, 2]
+    assert found(source="timer") == [4]
+    assert found(source="service") == [6, 5]
+    assert found(source="errors") == [5]
+    assert found(event="pay", source="timer") == []
+    assert admin.get(url_of(instance), {"source": "nowhere"}).status_code == 400
+
+
+def test_filter_looks_through_long_histories_in_parts(admin, machine, monkeypatch):
+    monkeypatch.setattr(timeline, "LOOKED_AT_MAX", 20)
+    instance = make_instance(machine, seq=60)
+    for seq in range(1, 61):
+        make_transition(instance, seq, kind=2 if seq == 5 else 1)
+    rows = url_of(instance, "instance-rows")
+
+    seen, before = [], 61
+    while before:
+        r = admin.get(rows, {"source": "timer", "before": before})
+        seen += seqs(r)
+        more = re.search(r'data-before="(\d+)"', r.content.decode())
+        before = int(more[1]) if more else 0
+
+    assert seen == [5]
+
+
+def test_lanes_show_each_region(admin, machine):
+    definitions.keep(machine.current_version_id, parallel_definition())
+    instance = make_instance(machine, seq=2)
+    make_transition(instance, 1, state=state({"delivery": "packed", "payment": "open"}))
+    make_transition(instance, 2, state=state({"delivery": "sent", "payment": "open"}))
+
+    page = admin.get(url_of(instance), {"lanes": "1"}).content.decode()
+
+    first_row = page[page.index('data-seq="2"') : page.index('data-seq="1"')]
+    assert re.findall(r'<bdi class="lane( moved)?">([^<]*)<', first_row) == [
+        (" moved", "sent"),
+        ("", "open"),
+    ]
+    assert 'class="lanenames"' in page
+    assert 'name="lanes"' in page
+
+
+def test_page_does_not_wait_for_a_picture_that_was_not_drawn(admin, machine, monkeypatch):
+    def describe(code):
+        raise AssertionError("the page ran the machine's code")
+
+    monkeypatch.setattr(diagrams, "describe", describe)
+    instance = make_life(machine)
+
+    page = admin.get(url_of(instance)).content.decode()
+
+    assert f'hx-get="{picture_url(machine)}?view="' in page
 
 
 def test_logs_of_a_moment(admin, machine):

@@ -250,20 +250,6 @@ def test_pages_of_other_sites_can_not_open_it(person, live_url):
 # --- A browser ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium on this machine")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def tab(browser, person, server) -> Iterator[Any]:
     context = browser.new_context(base_url=server.url, viewport={"width": 1440, "height": 900})

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from machines.flow import drawing as drawings
-from machines.flow.drawing import draw, draw_standalone, drawing_key, stored_or_drawn
+from machines.flow.drawing import draw, draw_standalone, drawing_key
 from machines.flow.errors import CannotDraw
 from machines.flow.folding import VISIBLE_MAX, readable_folds
 from machines.flow.mermaid import to_mermaid
@@ -139,17 +139,6 @@ def test_active_states_are_kept_open():
 def test_small_machines_are_not_folded():
     assert readable_folds(graph_of("order-process")) == []
     assert draw(graph_of("player")).folded == []
-
-
-def test_drawings_are_drawn_once():
-    store: dict[str, bytes] = {}
-    definition = graph_of("toggle").encode()
-
-    first = stored_or_drawn(definition, load=store.get, save=store.__setitem__)
-    again = stored_or_drawn(definition, load=store.get, save=lambda *_: pytest.fail("drawn again"))
-
-    assert again == first
-    assert list(store) == [drawing_key(definition)]
 
 
 def test_every_choice_has_its_own_key(monkeypatch):
