@@ -111,7 +111,7 @@ NO_PAGES = {
     "version-picture",
     "version-export",
     "instance-moment",
-    "instance-drawing",
+    "instance-timeline",
     "instance-rows",
     "instance-send",
     "instance-pause",
