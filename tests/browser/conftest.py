@@ -9,8 +9,9 @@ from tests.browser.chromium import PROGRAM, Tab, chromium
 from tests.browser.content import Filled, filled_site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    """Closed after these tests: while Playwright runs, nothing else may start an event loop."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if PROGRAM is None:
         pytest.skip("there is no Chromium on this machine")
@@ -18,14 +19,14 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     """A site with something on every page. Tests change nothing of it that others look at."""
     with filled_site(tmp_path_factory.mktemp("filled") / "data") as filled:
         yield filled
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tab_of(browser: Any, site: Filled) -> Iterator[Callable[[str], Tab]]:
     """The tab of a person, by e-mail address; each signs in once."""
     tabs: dict[str, Tab] = {}

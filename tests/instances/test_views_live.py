@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +15,7 @@ import websockets
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from tests.browser.chromium import PROGRAM, chromium
 from tests.conftest import Server, run_manage_py
 
 WAIT_S = 10.0
@@ -248,6 +248,15 @@ def test_pages_of_other_sites_can_not_open_it(person, live_url):
 
 
 # --- A browser ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if PROGRAM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
