@@ -43,7 +43,8 @@ MOVE = f"""WITH picked AS (SELECT id, row_number() OVER (ORDER BY id) - 1 AS n F
    WHERE due_at > {NOW_MS} + 86400000 AND NOT EXISTS (
      SELECT 1 FROM bench_due b WHERE b.source_id = delivery.source_id)
    ORDER BY id LIMIT ?),
-moved AS (UPDATE delivery d SET due_at = (extract(epoch FROM now()) * 1000)::bigint + ?::bigint + (p.n * ?::float8)::bigint
+moved AS (UPDATE delivery d SET due_at = (extract(epoch FROM now()) * 1000)::bigint
+     + ?::bigint + (p.n * ?::float8)::bigint
    FROM picked p WHERE p.id = d.id RETURNING d.source_id, d.due_at)
 INSERT INTO bench_due (run, source_id, due_at) SELECT ?, source_id, due_at FROM moved
 RETURNING due_at"""

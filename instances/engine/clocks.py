@@ -27,11 +27,22 @@ class DatabaseClock(LoopClock):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._ahead_ms = time.time_ns() / 1_000_000 - loop.time() * 1000
+        self._ahead_ms: float = time.time_ns() / 1_000_000 - loop.time() * 1000
+        self._is_set = False
 
     def set(self, database_ms: int, asked_at: float, answered_at: float) -> None:
-        """The database said its time between these two moments of the monotonic clock."""
-        self._ahead_ms = database_ms - (asked_at + answered_at) * 500
+        """The database said its time between these two moments of the monotonic clock.
+
+        So the truth lies between two bounds, which are far apart when either side was busy. What
+        was known before stays as it is between them: a slow answer makes it no worse.
+        """
+        least = database_ms - answered_at * 1000
+        most = database_ms + 1 - asked_at * 1000
+        if not self._is_set:
+            self._is_set = True
+            self._ahead_ms = (least + most) / 2
+        else:
+            self._ahead_ms = min(max(self._ahead_ms, least), most)
 
     def now_ms(self) -> int:
         return int(self.monotonic() * 1000 + self._ahead_ms)
