@@ -36,7 +36,7 @@ class DeadLettersView(ApiView):
         slugs = dict(Machine.objects.filter(pk__in=machine_ids).values_list("pk", "slug"))
 
         def to_json(letter: DeadLetter) -> Any:
-            context = {"machine_name": slugs.get(letter.target_machine_id, "")}
+            context = {"machine_name": slugs.get(letter.target_machine_id, letter.target_machine)}
             return DeadLetterJson(letter, context=context).data
 
         return Response(page.body("deadLetters", to_json))

@@ -51,6 +51,8 @@ VARIANTS = (
     Variant("persistent 4", "persistent4.mjs", 4, None, PREDICTABLE),
     Variant("persistent 4, legacy order", "persistent4.mjs", 4, None, LEGACY),
     Variant("persistent 4, own 4.38", "persistent4.mjs", 4, "xstate4", OWN_PREDICTABLE),
+    Variant("endings 5", "endings5.mjs", 5),
+    Variant("endings 4", "endings4.mjs", 4, None, PREDICTABLE),
     Variant("initial sends 4", "initial_sends4.mjs", 4, None, PREDICTABLE),
     Variant("initial sends 4, legacy order", "initial_sends4.mjs", 4, None, LEGACY),
     Variant("initial sends 4, own 4.38", "initial_sends4.mjs", 4, "xstate4", OWN_PREDICTABLE),

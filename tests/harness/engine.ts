@@ -320,6 +320,14 @@ export class Instance {
     return this;
   }
 
+  /** The end of a persistent child, as XState words it; returns the answer. */
+  async childEnded(event: Any, id: string, auth: Any): Promise<Answer> {
+    const fields = [event, id, auth].map((field) => JSON.stringify(field));
+    const answer = await this.process.ask("N", this.act, ...fields);
+    await this.#finish(answer);
+    return answer;
+  }
+
   /** Lets the next timer fire, if there is one. */
   async fireNext(): Promise<boolean> {
     const timer = this.timers.toSorted((a, b) => a.due - b.due)[0];

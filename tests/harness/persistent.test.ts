@@ -107,6 +107,31 @@ for (const bundle of bundles("persistent5", "persistent4")) {
       assert.notEqual(spawn.src.machineInstanceName, child.src.machineInstanceName);
     });
 
+    await t.test("what was spawned with a name is sent to by it, also in the same step", async () => {
+      const effects = await send("adopt");
+      assert.deepEqual(effects.map(({ t, id, to }) => `${t} ${id ?? to.id}`), [
+        "spawn ward",
+        "send ward",
+      ]);
+      instance.drop();
+      const [later] = await send("call");
+      assert.equal(later.to.machineInstanceName, "ward-1");
+    });
+
+    const told = (name: string, sender: string) => {
+      const type = bundle.major === 5 ? `xstate.done.actor.${name}` : `done.invoke.${name}`;
+      const event = { type, actorId: name, output: 5, data: 5 };
+      const auth = { machineName: "child-machine", machineInstanceName: sender };
+      return instance.childEnded(event, name, { stateBackedSender: auth });
+    };
+
+    await t.test("the end of a child is heard once, and of nobody else", async () => {
+      assert.equal((await told("ward", "somebody")).code, 1);
+      assert.equal((await told("ward", "ward-1")).code, 0);
+      assert.equal(instance.data.ended, 5);
+      assert.equal((await told("ward", "ward-1")).code, 1);
+    });
+
     await t.test("what was spawned can be stopped by its reference", async () => {
       const { id } = instance.data.actor1;
       assert.deepEqual(await send("dismiss"), [{ t: "stop", id }]);
@@ -133,5 +158,19 @@ for (const bundle of bundles("initial_sends4")) {
     assert.deepEqual(instance.data.heard.toSorted(), ["kid", "self"]);
     assert.equal(instance.value, "end");
     assert.deepEqual(instance.effects, [{ t: "send", to: PARENT, event: { type: "TO_PARENT" } }]);
+  });
+}
+
+for (const bundle of bundles("endings5", "endings4")) {
+  test(`${bundle.name}: the end of a child is data`, async () => {
+    const process = await Process.start(bundle.cjs, bundle.externals);
+    const instance = await new Instance(process).create({}, PARENT);
+
+    await instance.send({ type: "end" });
+
+    assert.deepEqual(instance.effects, [{ t: "done", output: { sum: 3 } }]);
+    const orphan = await new Instance(process, "orphan").create({});
+    await orphan.send({ type: "end" });
+    assert.deepEqual(orphan.effects, []);
   });
 }

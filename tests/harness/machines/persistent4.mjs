@@ -12,6 +12,22 @@ export default createMachine({
   id: "persistent",
   context: { actor1: null },
   initial: "idle",
+  on: {
+    adopt: {
+      actions: [
+        assign({
+          ward: () =>
+            spawnPersistentInstance(
+              { machineName: "child-machine", machineInstanceName: "ward-1" },
+              { name: "ward" },
+            ),
+        }),
+        send({ type: "welcome" }, { to: "ward" }),
+      ],
+    },
+    call: { actions: send({ type: "call" }, { to: "ward" }) },
+    "done.invoke.ward": { actions: assign({ ended: (_, { data }) => data }) },
+  },
   states: {
     idle: {
       on: {

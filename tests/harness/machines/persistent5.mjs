@@ -11,6 +11,22 @@ export default createMachine({
   id: "persistent",
   context: { actor1: null },
   initial: "idle",
+  on: {
+    adopt: {
+      actions: [
+        assign({
+          ward: () =>
+            spawnPersistentInstance(
+              { machineName: "child-machine", machineInstanceName: "ward-1" },
+              { name: "ward" },
+            ),
+        }),
+        sendTo("ward", { type: "welcome" }),
+      ],
+    },
+    call: { actions: sendTo("ward", { type: "call" }) },
+    "xstate.done.actor.ward": { actions: assign({ ended: ({ event }) => event.output }) },
+  },
   states: {
     idle: {
       on: {

@@ -18,7 +18,17 @@ from django.core.management import call_command
 from django.db import connections
 
 from instances.engine.lock import EngineLock, EngineLocked
-from instances.engine.operations import Activation, Delivery, Kind, Operation, Outcome, TimerRow
+from instances.engine.operations import (
+    Activation,
+    Creation,
+    Delivery,
+    DeliveryKind,
+    Kind,
+    MessageRow,
+    Operation,
+    Outcome,
+    TimerRow,
+)
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.runners import RunnerLink
 from instances.engine.sqlite_store import SqliteStore
@@ -515,6 +525,204 @@ def test_two_activations_of_a_chain_and_a_refusal_in_one_batch(store, rows, loop
     assert loop.outcomes_of(4) == [Outcome.COMMITTED] * 4
     assert rows("SELECT slug, seq FROM instance ORDER BY slug") == [("order-1", 3), ("order-2", 2)]
     assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def message(slug: str, due_at_ms: int, n: int = 0, **fields: Any) -> MessageRow:
+    fields = {"kind": DeliveryKind.MESSAGE, "machine": "order", **fields}
+    kind, machine = fields.pop("kind"), fields.pop("machine")
+    return MessageRow(n, kind, machine, slug, '{"type":"hi"}', due_at_ms, **fields)
+
+
+def due(store: Any, loop: Loop, key: tuple[int, str], limit: int = 100) -> list[Delivery]:
+    found: list[list[Delivery]] = []
+    store.find_due(key, 10_000, limit, found.append)
+    while not found:
+        loop.next()
+    return found[0]
+
+
+def delivered(activation: Activation, delivery: Delivery, kind: Kind = Kind.MESSAGE) -> Operation:
+    operation = step(activation, kind)
+    operation.delivery = delivery
+    return operation
+
+
+def test_message_is_addressed_within_the_senders_org(store, rows, loop, created):
+    sent = [message("b", 1_500), message("b", 1_500, 1, machine="elsewhere")]
+    store.put([step(created, messages=sent)])
+    loop.outcomes_of(1)
+
+    assert [m.key for m in sent] == [(1, "b"), (0, "b")]
+    sender = '{"stateBackedSender":{"machineName":"order","machineInstanceName":"order-1"}}'
+    assert rows("SELECT org_id, kind, auth_context, send_id FROM delivery ORDER BY id") == [
+        (7, 1, sender, None),
+        (7, 1, sender, None),
+    ]
+    assert rows("SELECT target_machine FROM delivery WHERE target_machine_id=0") == [("elsewhere",)]
+
+
+def test_machine_that_comes_later_is_found_by_its_name(store, rows, loop, created):
+    store.put([step(created, messages=[message("b", 1_500, machine="order")])])
+    loop.outcomes_of(1)
+    [delivery] = due(store, loop, (1, "b"))
+    found: list[int | None] = []
+
+    store.find_machine(delivery.id, found.append)
+    while not found:
+        loop.next()
+
+    assert found == [None]  # it is addressed already
+
+
+def test_what_is_due_comes_in_the_order_in_which_each_sender_sent_it(store, loop, created):
+    other = activation((1, "order-2"))
+    store.put([step(other, Kind.INIT)])
+    store.put(
+        [
+            step(created, messages=[message("b", 2_000, 1), message("b", 2_000, 0)]),
+            step(other, messages=[message("b", 1_900)]),
+            step(created, messages=[message("b", 2_000), message("b", 20_000, 1)]),
+            step(created, timers=[timer("t", 1_500)]),
+        ]
+    )
+    loop.outcomes_of(5)
+
+    found = due(store, loop, (1, "b"))
+
+    assert [d.due_at_ms for d in found] == [1_900, 2_000, 2_000, 2_000]
+    assert [d.source_id for d in found] == [other.row_id, *[created.row_id] * 3]
+    assert found[1].id > found[2].id  # by their place in the step
+    assert [d.id for d in due(store, loop, (1, "b"), 2)] == [d.id for d in found[:2]]
+
+
+def test_message_is_consumed_once(store, rows, loop, created):
+    target = activation((1, "b"))
+    store.put([step(target, Kind.INIT), step(created, messages=[message("b", 1_500)])])
+    loop.outcomes_of(2)
+    [delivery] = due(store, loop, (1, "b"))
+
+    store.put([delivered(target, delivery), delivered(target, delivery)])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED, Outcome.GONE]
+    assert rows("SELECT kind, caused_by FROM transition WHERE seq=2 AND caused_by IS NOT NULL") == [
+        (3, delivery.id)
+    ]
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def test_delayed_message_is_cancelled_by_its_id(store, rows, loop, created):
+    store.put([step(created, messages=[message("b", 90_000, send_id="m")])])
+    store.put([step(created, cancels=["m"])])
+    store.put([step(created, messages=[message("b", 90_000, send_id="m")])])
+    store.put([step(created, cancels=["m"])])
+
+    loop.outcomes_of(4)
+
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
+def spawned(store: Any, loop: Loop, parent: Activation, slug: str) -> Delivery:
+    spawn = message(slug, 1_500, kind=DeliveryKind.SPAWN)
+    spawn.event = '{"type":"statebacked.spawn","id":"kid"}'
+    store.put([step(parent, messages=[spawn])])
+    loop.outcomes_of(1)
+    [delivery] = due(store, loop, (1, slug))
+    return delivery
+
+
+def child_of(parent: Activation, delivery: Delivery) -> tuple[Activation, Operation]:
+    child = activation(delivery.key)
+    operation = delivered(child, delivery, Kind.INIT)
+    operation.creation = Creation(1, "{}", "", parent.row_id, "kid")
+    return child, operation
+
+
+def test_spawn_is_consumed_by_the_creation_and_happens_once(store, rows, loop, created):
+    delivery = spawned(store, loop, created, "kid-1")
+    child, creation = child_of(created, delivery)
+    store.put([creation])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    assert rows("SELECT parent_id, parent_child FROM instance WHERE slug='kid-1'") == [
+        (created.row_id, "kid")
+    ]
+
+    store.delete(child.row_id, lambda found: loop.outcomes.append((None, found)))
+    assert loop.outcomes_of(1) == [True]
+    _, again = child_of(created, delivery)
+    store.put([again])
+
+    assert loop.outcomes_of(1) == [Outcome.GONE]
+    assert rows("SELECT count(*) FROM instance WHERE slug='kid-1'") == [(0,)]
+    # The parent hears that its child was deleted.
+    [told] = due_of_kind(rows, 3)
+    assert told == ("order-1", '{"type":"statebacked.child-error","id":"kid",')
+
+
+def due_of_kind(rows: Any, kind: int) -> list[tuple[str, str]]:
+    query = f"SELECT target_slug, substr(event, 1, 45) FROM delivery WHERE kind={kind}"
+    return [tuple(row) for row in rows(query)]
+
+
+def test_spawn_on_a_taken_name_exists_and_stays_to_be_done(store, rows, loop, created):
+    delivery = spawned(store, loop, created, "taken")
+    store.put([step(activation((1, "taken")), Kind.INIT)])
+    loop.outcomes_of(1)
+    _, creation = child_of(created, delivery)
+    store.put([creation])
+
+    assert loop.outcomes_of(1) == [Outcome.EXISTS]
+    assert rows("SELECT count(*) FROM delivery WHERE kind=2") == [(1,)]
+
+
+def test_parent_hears_of_a_spawn_that_failed_for_good(store, rows, loop, created):
+    delivery = spawned(store, loop, created, "kid-1")
+    delivery.attempts = 4
+    # As if four attempts had failed.
+    for attempts in range(5):
+        store.fail(
+            Delivery(delivery.id, 2, delivery.key, delivery.event, 0, attempts, 1),
+            "no such machine",
+        )
+        done_with(store, loop)
+
+    assert rows("SELECT kind, reason FROM dead_letter") == [(2, "no such machine")]
+    [(slug, _)] = due_of_kind(rows, 3)
+    assert slug == "order-1"
+    assert rows("SELECT count(*) FROM delivery WHERE event LIKE '%ChildNotCreated%'") == [(1,)]
+
+
+def test_end_of_a_child_goes_to_its_parents_row(store, rows, loop, created):
+    delivery = spawned(store, loop, created, "kid-1")
+    child, creation = child_of(created, delivery)
+    store.put([creation])
+    loop.outcomes_of(1)
+    end = message("", 1_500, kind=DeliveryKind.CHILD_DONE, machine="", parent_id=created.row_id)
+    orphaned = message("", 1_500, kind=DeliveryKind.CHILD_DONE, machine="", parent_id=99_999)
+    store.put([step(child, messages=[end]), step(child, messages=[orphaned])])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED] * 2
+    assert (end.key, orphaned.key) == (KEY, None)
+    assert rows("SELECT target_slug FROM delivery WHERE kind=3") == [("order-1",)]
+
+
+def test_versions_are_found_by_name_or_as_the_current_one(store, loop, created):
+    found: list[int | None] = []
+    for version in ("ver_x", "", "ver_other"):
+        store.find_version(1, version, found.append)
+        while len(found) < ("ver_x", "", "ver_other").index(version) + 1:
+            loop.next()
+
+    assert found == [1, None, None]
+
+
+def test_what_a_deleted_instance_has_sent_is_delivered_still(store, rows, loop, created):
+    store.put([step(created, messages=[message("b", 1_500)], timers=[timer("t", 90_000, 1)])])
+    loop.outcomes_of(1)
+
+    store.delete(created.row_id, lambda found: loop.outcomes.append((None, found)))
+    loop.outcomes_of(1)
+
+    assert rows("SELECT target_slug FROM delivery") == [("b",)]
 
 
 def test_one_bad_value_fails_alone(store, rows, loop, created):
