@@ -31,6 +31,7 @@ def engine_settings() -> NodeSettings:
             retire_s=(settings.SETTLE_LIMIT + RETIRE_MARGIN).total_seconds(),
             egress_allow=settings.EGRESS_ALLOW,
         ),
+        log_retention_ms=settings.LOG_RETENTION // timedelta(milliseconds=1),
         redis_url=settings.REDIS_URL,
         site_tag=settings.SITE_TAG,
         broker=_celery_broker if settings.NODE_ROLE == "worker" else None,

@@ -27,7 +27,6 @@ from instances.engine.postgres_session import (
     Identity,
     Row,
     Session,
-    bigint,
     conninfo_for_sessions,
 )
 from instances.engine.postgres_sql import DATABASE_NOW_MS, LEASE_FAR_MS, STATEMENT_NOW_MS
@@ -40,7 +39,6 @@ TRY_AGAIN_S = 0.5
 MARGIN_S = 2.0
 SUSPECT_S = LEASE_S / 2
 LOOK_EVERY_S = 0.25
-GONE_AFTER_MS = 86_400_000  # rows of nodes that died are removed after a day
 
 _LEASE_MS = int(LEASE_S * 1000)
 # Both tell the database's time, and whether a worker is alive.
@@ -52,7 +50,6 @@ JOIN = f"""INSERT INTO node (id, address, role, started_at, lease_until)
 RENEW = f"""UPDATE node SET lease_until = {STATEMENT_NOW_MS} + {_LEASE_MS}
  WHERE id = $1::text AND lease_until > {STATEMENT_NOW_MS} RETURNING {DATABASE_NOW_MS}, {_WORKERS}"""
 LEAVE = "DELETE FROM node WHERE id = $1::text"
-SWEEP = f"DELETE FROM node WHERE lease_until < {STATEMENT_NOW_MS} - $1::bigint"
 
 
 class Host(Protocol):
@@ -93,7 +90,7 @@ class Membership:
         self._clock = clock
         self._host = host
         # A connection of its own: neither load nor a full pool may stop the renewals.
-        statements = {"join": JOIN, "renew": RENEW, "leave": LEAVE, "sweep": SWEEP}
+        statements = {"join": JOIN, "renew": RENEW, "leave": LEAVE}
         limits = conninfo_for_sessions(conninfo)
         self._session = Session("lease", limits, statements, identity)
         self._renewed_at = 0.0
@@ -103,7 +100,6 @@ class Membership:
     async def start(self) -> None:
         """Join. Raises DatabaseError."""
         await self._join()
-        await self._session.run("sweep", bigint(GONE_AFTER_MS))
         self._tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._look())]
 
     async def stop(self) -> None:

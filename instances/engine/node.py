@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from django.db import OperationalError
+
+from instances import housekeeping
 from instances.engine.clocks import DatabaseClock, LoopClock
 from instances.engine.core import Clock, Engine
 from instances.engine.dispatch import Broker, Dispatcher
@@ -50,6 +53,7 @@ class NodeSettings:
     role: str  # web, worker or all: who brings due deliveries to the engines
     forwarding_key: bytes  # that all of them share
     runtime: RuntimeSettings
+    log_retention_ms: int
     redis_url: str = ""  # by which processes of a site on Postgres tell each other news
     site_tag: str = ""  # what tells this site's news from another's
     broker: Callable[[], Broker] | None = None  # of a worker: the way to all workers
@@ -117,11 +121,13 @@ class EngineNode:
         await self.pool.start()
         self.timers.start()
         self._flusher = self.loop.create_task(self._flush_logs())
+        self._housekeeper = self.loop.create_task(self._keep_house())
         self.ready = True
 
     async def stop(self) -> None:
         """Settle what can settle, stop the rest, write everything, leave nothing running."""
         self.ready = False
+        self._housekeeper.cancel()
         self._stop_deliveries()
         self.engine.drain()
         give_up = self.loop.time() + DRAIN_S
@@ -268,6 +274,16 @@ class EngineNode:
         while True:
             await asyncio.sleep(FLUSH_LOGS_EVERY_S)
             self.engine.flush_logs()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(housekeeping.EVERY_S)
+            try:
+                await housekeeping.keep_house_in_thread(
+                    self.clock.now_ms(), self.settings.log_retention_ms
+                )
+            except OperationalError as error:
+                log.warning("housekeeping is left for the next time: %s", error)
 
     async def call(self, start: Callable[[asyncio.Future[Any]], None]) -> Any:
         """Await an operation of the engine that answers through a future."""

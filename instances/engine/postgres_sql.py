@@ -233,8 +233,9 @@ CLAIM = f"""UPDATE delivery SET claim_until = {STATEMENT_NOW_MS} + $3::bigint, c
    WHERE due_at <= $1::bigint AND claim_until <= {STATEMENT_NOW_MS}
    ORDER BY due_at, id LIMIT $2::bigint FOR UPDATE SKIP LOCKED))
  RETURNING {DUE_COLUMNS}"""
+# Not what was held or put off after it was claimed.
 CLAIMED = f"""SELECT {DUE_COLUMNS} FROM delivery WHERE id = ANY ($1::bigint[])
- AND claim_until > {STATEMENT_NOW_MS}"""
+ AND claim_until > {STATEMENT_NOW_MS} AND due_at <= {STATEMENT_NOW_MS} + $2::bigint"""
 UNCLAIM = """UPDATE delivery SET claim_until = 0, claims = claims - 1
  WHERE id = ANY (ARRAY(SELECT id FROM delivery WHERE id = ANY ($1::bigint[]) AND claim_until > 0
    ORDER BY id FOR UPDATE SKIP LOCKED))"""

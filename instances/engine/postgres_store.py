@@ -46,6 +46,7 @@ from instances.engine.postgres_session import (
     conninfo_for_sessions,
     texts,
 )
+from instances.engine.pump import HORIZON_MS
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 from statebacked_site.postgres_text import storable
 
@@ -504,8 +505,8 @@ class PostgresStore:
         self._task(work)
 
     async def claimed(self, delivery_ids: list[int]) -> list[Delivery]:
-        """Those of these deliveries that are claimed now, in order. Raises DatabaseError."""
-        rows = await self._in_turn("claimed", bigints(delivery_ids))
+        """Those of these deliveries that are claimed and due, in order. Raises DatabaseError."""
+        rows = await self._in_turn("claimed", bigints(delivery_ids), bigint(2 * HORIZON_MS))
         deliveries = [_delivery(row) for row in rows]
         return sorted(deliveries, key=lambda delivery: (delivery.due_at_ms, delivery.id))
 
