@@ -58,7 +58,7 @@ from machines.models import Machine, MachineVersion
 from machines.views import of_machine
 from statebacked_site.errors import DomainError, InvalidParameter
 from statebacked_site.frame import org_page, render_page, tell
-from statebacked_site.pages.home import this_site
+from statebacked_site.welcome import this_site
 
 SECTION = "machines"
 SEE_ALL = "instances.admin"  # the whole context, events and their senders

@@ -26,6 +26,7 @@ from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode
 from machines.serializers import CLIENT_INFO_LENGTH_MAX
 from machines.source import Problem, compile_source, problem_of
+from statebacked_site import welcome
 from statebacked_site.errors import Conflict, DomainError, InvalidState, NotFound
 from statebacked_site.frame import org_page, render_page, tell
 from statebacked_site.identifiers import SLUG
@@ -61,14 +62,8 @@ def machines_page(request: HttpRequest, member: Member) -> HttpResponse:
         "q": text,
         "has_any": bool(page.items) or machines.exists(),
         "refusal": member.refusal("machines.write"),
-        "commands": [
-            {
-                "title": "New machine",
-                "icon": "plus",
-                "url": reverse("new-machine", args=[member.org.public_id]),
-            }
-        ],
         "examples": EXAMPLES,
+        "deploy_command": welcome.this_site().command(f"deploy {welcome.EXAMPLE}"),
     }
     template = "machines/_rows.html" if request.headers.get("HX-Request") else "machines/list.html"
     return render_page(request, member, template, context, section="machines")

@@ -60,6 +60,12 @@ SECTIONS = (
     Section("keys", "Keys", "key", "Access", "keys-page", "k"),
 )
 
+# What can be done from everywhere: the scope that it needs, and where.
+COMMANDS = (
+    ("machines.write", "New machine", "plus", "new-machine", ""),
+    ("org.keys.write", "New key", "key", "keys-page", "?new=1"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -72,11 +78,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Command:
+    """What the palette offers to do."""
+
+    title: str
+    icon: str
+    url: str
+
+
+@dataclass(frozen=True)
 class Frame:
     member: Member
     orgs: list[Org]
     groups: list[tuple[str, list[Entry]]]
     entries: list[Entry]
+    commands: list[Command]  # on every page, if the role allows them
 
     @property
     def org(self) -> Org:
@@ -158,7 +174,12 @@ def frame_of(member: Member, current: str) -> Frame:
     for entry in entries:
         groups.setdefault(entry.section.group, []).append(entry)
     orgs = [membership.org for membership in memberships_of(member.user)]
-    return Frame(member, orgs, list(groups.items()), entries)
+    commands = [
+        Command(title, icon, reverse(url_name, args=[member.org.public_id]) + query)
+        for scope, title, icon, url_name, query in COMMANDS
+        if member.may(scope)
+    ]
+    return Frame(member, orgs, list(groups.items()), entries, commands)
 
 
 def dead_letter_count(org: Org) -> str:

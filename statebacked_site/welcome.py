@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
+
 EXAMPLE = "machines/examples/toggler.ts"
 EXAMPLE_EVENT = "toggle"
 
@@ -24,6 +26,11 @@ class Site:
         if self.data_dir != self.default_data_dir:
             line += f" --data {shlex.quote(str(self.data_dir))}"
         return line
+
+
+def this_site() -> Site:
+    """The site that this process serves."""
+    return Site(settings.PUBLIC_URL, settings.DATA_DIR, settings.BASE_DIR / "data")
 
 
 def first_start(site: Site, *, sign_in_path: str, org_id: str, python: str = "python3") -> str:

@@ -95,7 +95,7 @@ def _home_page(request: HttpRequest, member: Member) -> HttpResponse:
     context: dict[str, Any] = {"api_url": api_url(), "progress": progress, "steps_total": STEPS}
     if progress.is_first_run:
         context |= {
-            "steps": first_steps(this_site(), newest_machine(member.org), progress),
+            "steps": first_steps(welcome.this_site(), newest_machine(member.org), progress),
             "machine": newest_machine(member.org),
             "examples": EXAMPLES,
             "refusal": member.refusal("machines.write"),
@@ -219,10 +219,6 @@ def first_steps(site: welcome.Site, machine: str, progress: Progress) -> list[St
         Step(title, text, command, is_done, number == following)
         for number, ((title, text, command), is_done) in enumerate(zip(texts, done, strict=True))
     ]
-
-
-def this_site() -> welcome.Site:
-    return welcome.Site(settings.PUBLIC_URL, settings.DATA_DIR, settings.BASE_DIR / "data")
 
 
 def api_url() -> str:

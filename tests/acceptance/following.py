@@ -16,5 +16,6 @@ def assert_followed(seen: dict[str, Any]) -> None:
     assert seen["got"] == {"toggleCount": 2}
     assert seen["rung"][0] == "idle"
     assert seen["rung"][-1] == "rung"
+    assert seen["told"] == [7]
     assert seen["denied"] == seen["actorDenied"] == DENIED
     assert seen["missing"] == seen["actorMissing"] == MISSING

@@ -118,12 +118,13 @@ def test_client_hears_of_every_change(site: Site, deploy: Deploy):
     assert heard[0]["ts"] < heard[1]["ts"] < heard[2]["ts"]
 
 
-def test_client_follows_others_and_timers(site: Site, deploy: Deploy):
+def test_client_follows_others_timers_and_messages(site: Site, deploy: Deploy):
     seen = run_scenario(
         site,
         "follower",
         toggler=deploy("toggler.ts"),
         alarm=deploy("alarm-xstate5.ts"),
+        family=deploy("family-xstate5.ts"),
         order=deploy("order.ts"),
         slug="followed",
     )

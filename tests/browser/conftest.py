@@ -1,4 +1,7 @@
-"""Fixtures of the tests in a browser; they are skipped where there is no Chromium."""
+"""Fixtures of the tests in a browser; they are skipped where there is no Chromium.
+
+They last no longer than this package: while Playwright runs, it holds the thread's event loop.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -47,10 +47,11 @@ def shop() -> Iterator[str]:
         thread.join()
 
 
-def test_client_follows_others_and_timers_in_a_browser(browser: Any, site: Filled, shop: str):
+def test_client_follows_others_timers_and_messages(browser: Any, site: Filled, shop: str):
     server = site.server
-    alarm = str(MACHINES / "alarm-xstate5.ts")
-    run_manage_py("deploy", alarm, "--data", str(server.data_dir))
+    for machine in ("alarm-xstate5", "family-xstate5"):
+        source = str(MACHINES / f"{machine}.ts")
+        run_manage_py("deploy", source, "--data", str(server.data_dir))
     tab = Tab(browser, shop)
     tab.page.goto(shop)
 
@@ -62,6 +63,7 @@ def test_client_follows_others_and_timers_in_a_browser(browser: Any, site: Fille
             "orgId": server.org_id,
             "toggler": "toggler",
             "alarm": "alarm-xstate5",
+            "family": "family-xstate5",
             "order": "order",
             "slug": "followed",
         },

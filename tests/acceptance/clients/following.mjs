@@ -5,8 +5,9 @@
 
 const WITHIN_MS = 20_000;
 
-/** Follows what others, timers and the page itself do; returns all that was heard. */
-export async function follow(StateBackedClient, { apiHost, token, orgId, toggler, alarm, order, slug }) {
+/** Follows what others, timers, messages and the page itself do; returns all that was heard. */
+export async function follow(StateBackedClient, config) {
+  const { apiHost, token, orgId, toggler, alarm, family, order, slug } = config;
   const as = (claims) => new StateBackedClient(token, { apiHost, orgId, actAs: claims });
   const ada = as({ sub: "ada" }).machineInstances;
   const grace = as({ sub: "grace" }).machineInstances;
@@ -36,6 +37,15 @@ export async function follow(StateBackedClient, { apiHost, token, orgId, toggler
   await rung.until((state) => state === "rung");
   unsubscribe();
 
+  // So does the message of another instance.
+  const told = listener();
+  const sender = `${slug}-sender`;
+  for (const name of [slug, sender]) await grace.create(family, { slug: name });
+  ada.subscribe(family, slug, ({ publicContext }) => told.tell(publicContext.heard), told.fail);
+  await told.until((numbers) => numbers.length === 0);
+  await grace.sendEvent(family, sender, { event: { type: "tell", to: slug, n: 7 } });
+  await told.until((numbers) => numbers.includes(7));
+
   // What one may not read, and what is not there.
   await staff.create(order, { slug, context: { customer: "mary", public: { total: 1 } } });
   return {
@@ -44,6 +54,7 @@ export async function follow(StateBackedClient, { apiHost, token, orgId, toggler
     again: again.getSnapshot().value,
     got: got.getSnapshot().context.public,
     rung: rung.all,
+    told: told.all.at(-1),
     denied: await subscriptionError(ada, order, slug),
     missing: await subscriptionError(ada, order, `${slug}-none`),
     actorDenied: await failure(ada.getActor(order, slug)),
