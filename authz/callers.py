@@ -50,6 +50,8 @@ _ORG_ID = re.compile(r"org_[A-Za-z0-9_-]{1,28}")
 
 # Where events between instances carry their sender; only the platform may say it.
 SENDER_CLAIM = "stateBackedSender"
+SCHEDULE_CLAIM = "stateBackedSchedule"
+OWN_CLAIMS = frozenset({SENDER_CLAIM, SCHEDULE_CLAIM})  # what only the site itself may say
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,4 +305,4 @@ def _is_deeper_than(depth: int, value: Any) -> bool:
 
 
 def _without_sender(act: dict[str, Any]) -> dict[str, Any]:
-    return {name: claim for name, claim in act.items() if name != SENDER_CLAIM}
+    return {name: claim for name, claim in act.items() if name not in OWN_CLAIMS}

@@ -323,6 +323,7 @@ def of_machine(
             reverse("versions-page", args=[org, machine.slug]),
             f"{versions:,}",
         ),
+        Tab("schedules", "Schedules", reverse("schedules-page", args=[org, machine.slug])),
         Tab("settings", "Settings", reverse("machine-settings", args=[org, machine.slug])),
     ]
     return {

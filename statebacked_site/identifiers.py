@@ -10,7 +10,7 @@ IDENTIFIER_LENGTH_MAX = 32
 
 
 def new_identifier(prefix: str) -> str:
-    """A fresh identifier such as `ver_Qm3…`; `prefix` is org, usr, ver, mig or sbk."""
+    """A fresh identifier such as `ver_Qm3…`; `prefix` is org, usr, ver, mig, sch or sbk."""
     return f"{prefix}_{_random_text(16)}"
 
 
@@ -33,6 +33,10 @@ def new_user_id() -> str:
 
 def new_key_id() -> str:
     return new_identifier("sbk")
+
+
+def new_schedule_id() -> str:
+    return new_identifier("sch")
 
 
 def new_version_id() -> str:

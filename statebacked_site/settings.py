@@ -127,6 +127,7 @@ INSTALLED_APPS = [
     "authz",
     "machines",
     "instances",
+    "schedules",
 ]
 
 MIDDLEWARE = [

@@ -33,6 +33,7 @@ from machines.views import (
     version_picture,
     versions_page,
 )
+from schedules.api import SchedulesView, ScheduleView
 from statebacked_site.api import SchemaView
 from statebacked_site.pages.attention import attention_page, letter_action
 from statebacked_site.pages.home import home, org_home
@@ -70,6 +71,7 @@ pages = [
     path(f"{OF_VERSION}/picture", version_picture, name="version-picture"),
     path(f"{OF_VERSION}/export.<str:kind>", version_export, name="version-export"),
     path("", include("instances.urls")),
+    path("", include("schedules.urls")),
     path(f"{OF_ORG}/timers", timers_page, name="timers-page"),
     path(f"{OF_ORG}/timers/<int:timer>", timer_action, name="timer-action"),
     path(f"{OF_ORG}/attention", attention_page, name="attention-page"),
@@ -92,6 +94,8 @@ api = [
     path(f"{INSTANCE}/admin", InstanceAdminView.as_view(), name="instance-admin"),
     path(f"{INSTANCE}/events", EventsView.as_view(), name="events"),
     path(f"{INSTANCE}/status", StatusView.as_view(), name="instance-status"),
+    path(f"{MACHINE}/schedules", SchedulesView.as_view(), name="schedules"),
+    path(f"{MACHINE}/schedules/<str:schedule>", ScheduleView.as_view(), name="schedule"),
     path("api/logs", LogsView.as_view(), name="logs"),
     path("api/dead-letters", DeadLettersView.as_view(), name="dead-letters"),
     path("api/dead-letters/<str:letter>", DeadLetterView.as_view(), name="dead-letter"),

@@ -168,6 +168,9 @@ class Api:
     def put(self, path: str, body: Any = None) -> Answer:
         return self.send("PUT", path, body)
 
+    def patch(self, path: str, body: Any = None) -> Answer:
+        return self.send("PATCH", path, body)
+
     def delete(self, path: str, body: Any = None) -> Answer:
         return self.send("DELETE", path, body)
 

@@ -181,7 +181,8 @@ class Messages:
         machine_id, slug = delivery.key
         try:
             event = json.loads(delivery.event)
-            sender = json.loads(delivery.auth)["stateBackedSender"]
+            # None for what no instance has sent but a schedule: the new instance has no parent.
+            sender = json.loads(delivery.auth).get("stateBackedSender")
             version = str(event.get("machineVersionId") or "")
             context = json.dumps(event.get("context", {}), separators=(",", ":"))
             child_id = str(event["id"])
@@ -191,8 +192,10 @@ class Messages:
         if not SLUG.match(slug):
             self.refused(delivery, InvalidSpawn("this can be no name of an instance"))
             return
-        reference = {"type": "statebacked.instance", "id": PARENT_ID, **sender}
-        parent = json.dumps(reference, separators=(",", ":"))
+        parent = ""
+        if sender is not None:
+            reference = {"type": "statebacked.instance", "id": PARENT_ID, **sender}
+            parent = json.dumps(reference, separators=(",", ":"))
 
         def found(version_id: int | Exception | None) -> None:
             if isinstance(version_id, Exception):

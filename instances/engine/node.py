@@ -32,6 +32,7 @@ from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
 from machines.models import VersionCode
+from schedules.due import Schedules
 
 if TYPE_CHECKING:
     from instances.fan_out import FanOut
@@ -120,6 +121,9 @@ class EngineNode:
                 self.fan_out.start()
         await self.pool.start()
         self.timers.start()
+        writer = self.sqlite if isinstance(self.settings.database, Path) else self.postgres
+        self.schedules = Schedules(writer, self.clock)
+        self.schedules.start(self.loop)
         self._flusher = self.loop.create_task(self._flush_logs())
         self._housekeeper = self.loop.create_task(self._keep_house())
         self.ready = True
@@ -128,6 +132,7 @@ class EngineNode:
         """Settle what can settle, stop the rest, write everything, leave nothing running."""
         self.ready = False
         self._housekeeper.cancel()
+        self.schedules.stop()
         self._stop_deliveries()
         self.engine.drain()
         give_up = self.loop.time() + DRAIN_S

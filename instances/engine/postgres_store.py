@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from instances.engine import postgres_sql as sql
+from instances.engine import scheduling
 from instances.engine.holding import Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
@@ -47,6 +48,7 @@ from instances.engine.postgres_session import (
     texts,
 )
 from instances.engine.pump import HORIZON_MS
+from instances.engine.scheduling import Firing
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 from statebacked_site.postgres_text import storable
 
@@ -558,6 +560,23 @@ class PostgresStore:
             not_created(delivery, _printable(reason).decode()).encode(),
         )
 
+    def fire_schedule(self, firing: Firing) -> None:
+        self._change(
+            "fire_schedule",
+            bigint(firing.schedule_id),
+            bigint(firing.expected_ms),
+            bigint(firing.next_run_ms or 0),
+            bigint(firing.planned_ms),
+            firing.problem.encode(),
+            bigint(firing.kind),
+            bigint(firing.org_id),
+            bigint(firing.machine_id),
+            firing.slug.encode(),
+            firing.event.encode(),
+            firing.auth.encode(),
+            bigint(firing.now_ms),
+        )
+
     def log(self, rows: list[LogRow]) -> None:
         columns = list(zip(*rows, strict=True))
         version_ids, instance_ids, slugs, levels, messages, times = columns
@@ -671,6 +690,7 @@ HOUSEKEEPING = {
     "fail": sql.FAIL,
     "bury": sql.BURY,
     "log": sql.LOG,
+    "fire_schedule": scheduling.POSTGRES,
 }
 
 

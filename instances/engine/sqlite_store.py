@@ -41,6 +41,7 @@ from instances.engine.plan import (
     Plan,
     sender_of,
 )
+from instances.engine.scheduling import SQLITE_ADVANCE, SQLITE_DELIVERY, Firing
 from instances.engine.store import InstanceRow, LogRow, OnCommit
 
 log = logging.getLogger("statebacked.store")
@@ -367,6 +368,16 @@ class SqliteStore:
                 )
 
         self._task(work, lambda result: done())
+
+    def fire_schedule(self, firing: Firing) -> None:
+        def work() -> None:
+            values = {**firing._asdict(), "id": self.take_delivery_id()}
+            self.db.execute("BEGIN IMMEDIATE")
+            if self.db.execute(SQLITE_ADVANCE, values).rowcount == 1 and not firing.problem:
+                self.db.execute(SQLITE_DELIVERY, values)
+            self.db.execute("COMMIT")
+
+        self._task(work)
 
     def log(self, rows: list[LogRow]) -> None:
         def work() -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from authz.callers import AUTH_CONTEXT_BYTES_MAX, SENDER_CLAIM
+from authz.callers import AUTH_CONTEXT_BYTES_MAX, OWN_CLAIMS
 from instances.engine import door
 from instances.engine.errors import EngineError, InstancePaused, RejectedByAuthorizer
 from instances.engine.operations import Code
@@ -75,8 +75,7 @@ def claims_json(text: str) -> dict[str, Any]:
         raise InvalidParameter(
             f"The claims have more than {AUTH_CONTEXT_BYTES_MAX} bytes", "claims"
         )
-    claims.pop(SENDER_CLAIM, None)
-    return claims
+    return {name: claim for name, claim in claims.items() if name not in OWN_CLAIMS}
 
 
 def create(

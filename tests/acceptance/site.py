@@ -183,6 +183,16 @@ class Site:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return connection.execute(sql, parameters).fetchall()
 
+    def execute(self, sql: str, *parameters: object) -> None:
+        """Change what is stored, behind the server's back."""
+        url = self.environment.get("DATABASE_URL")
+        if url is not None:
+            with psycopg.connect(url) as database:
+                database.execute(sql.replace("?", "%s"), parameters or None)
+            return
+        with closing(sqlite3.connect(self.data_dir / "db.sqlite3", timeout=10)) as file, file:
+            file.execute(sql, parameters)
+
     def history(self, machine: str, slug: str) -> list[HistoryRow]:
         """All transitions of an instance, the first one first."""
         rows = self.query(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
 import time
 from typing import Any
 
-import psycopg
 import pytest
 
 from instances.engine.holding import HELD_MS, Resume
 from instances.engine.operations import Delivery, Outcome
 from tests.instances.engine.simulated import Answer, Site
 from tests.instances.engine.test_store import (
-    PostgresDatabase,
     created,
     database,
     loop,
@@ -104,7 +100,7 @@ def test_timers_keep_the_time_that_they_had_left(store, loop, rows, created, put
     later = now_ms() + 600_000
     set_timers(store, loop, created, soon=later, later=later + 5)
     put_status(PAUSED)
-    change(database, "UPDATE instance SET paused_at = paused_at - 100000")
+    database.execute("UPDATE instance SET paused_at = paused_at - 100000")
 
     put_status(RUNNING, Resume.KEEP_REMAINING)
 
@@ -129,9 +125,9 @@ def test_timers_fire_now_in_order(store, loop, rows, created, put_status):
 def test_messages_keep_their_time(store, loop, rows, created, put_status, database, resume):
     later = now_ms() + 600_000
     set_timers(store, loop, created, message=later)
-    change(database, "UPDATE delivery SET kind = 1")
+    database.execute("UPDATE delivery SET kind = 1")
     put_status(PAUSED)
-    change(database, "UPDATE instance SET paused_at = paused_at - 100000")
+    database.execute("UPDATE instance SET paused_at = paused_at - 100000")
 
     put_status(RUNNING, resume)
 
@@ -151,7 +147,7 @@ def test_what_was_on_its_way_is_held(store, loop, rows, created, put_status, dat
     set_timers(store, loop, created, due=5_000)
     (delivery,) = claimed(store, loop)
     put_status(PAUSED)
-    change(database, "UPDATE delivery SET due_at = 5000")  # as one that came after the pause
+    database.execute("UPDATE delivery SET due_at = 5000")  # as one that came after the pause
     store.hold(delivery.id)
     put_status(PAUSED)
 
@@ -180,15 +176,6 @@ def test_failure_on_the_way_leaves_held_what_is_held(store, loop, rows, created,
 
     assert rows(DUE) == [("due", 5_000 + HELD_MS)]
     assert rows("SELECT count(*) FROM dead_letter") == [(0,)]
-
-
-def change(database: Any, sql: str) -> None:
-    if isinstance(database, PostgresDatabase):
-        with psycopg.connect(database.url) as postgres:
-            postgres.execute(sql)
-    else:
-        with contextlib.closing(sqlite3.connect(database.path)) as file, file:
-            file.execute(sql)
 
 
 # --- the engine

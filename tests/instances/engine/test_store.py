@@ -118,6 +118,10 @@ class SqliteDatabase:
         with contextlib.closing(sqlite3.connect(self.path)) as db:
             return db.execute(sql).fetchall()
 
+    def execute(self, sql: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.path)) as db, db:
+            db.execute(sql)
+
     def store(self, node: str, loop: Loop) -> Store:
         store = SqliteStore(str(self.path), node, post=loop.post, on_commit=loop.on_commit)
         store.start()
@@ -140,6 +144,10 @@ class PostgresDatabase:
     def rows(self, sql: str) -> list[Any]:
         with psycopg.connect(self.url) as db:
             return db.execute(sql.replace("%", "%%")).fetchall()
+
+    def execute(self, sql: str) -> None:
+        with psycopg.connect(self.url) as db:
+            db.execute(sql)
 
     def store(self, node: str, loop: Loop) -> Store:
         return StoreOnItsLoop(self.url, node, loop)
