@@ -11,6 +11,7 @@ import { History } from "./history.js";
 import { ask, released, show as showParts } from "./parts.js";
 import { openSend, prepareSend } from "./send.js";
 
+const MOVE_MS = 60; // a state that follows another sooner is not seen anyway
 const REFRESH_MS = 250; // at most four times a second, however fast the instance moves
 const REFRESH_MS_MAX = 2000;
 const BUSY_SHARE_MAX = 0.2; // of the time; the rest is for whoever reads and clicks
@@ -24,6 +25,7 @@ const announcer = page.querySelector("[data-announce]");
 let shown = readLights();
 let newest = Number(page.querySelector("[data-of]").textContent);
 let latestMove = null; // of the socket, waiting for the next frame
+let shownAt = 0;
 let announcedAt = 0;
 let picture = findPicture(); // null until it has come, and of a machine that can't be drawn
 const timeline = new History(page, () => shown.seq);
@@ -97,11 +99,12 @@ async function load(url, { kept = [], isLive = false } = {}) {
   await released();
   const blocks = showParts(html, kept);
   shown = readLights();
-  newest = Math.max(newest, Number(page.querySelector("[data-of]").textContent));
-  timeline.take(blocks, newest);
+  const told = Number(page.querySelector("[data-of]").textContent); // the socket may know of more
+  newest = Math.max(newest, told);
+  timeline.take(blocks, told);
   if (pictureBox.dataset.version !== String(shown.version)) await changePicture();
   showLights();
-  if (!isLive || timeline.isFollowing) timeline.reveal(shown.seq);
+  if (!isLive) timeline.reveal(shown.seq);
 }
 
 function light({ active, taken, next, preview = [] }) {
@@ -173,7 +176,7 @@ follow(page.dataset, {
   moved(state) {
     newest = Math.max(newest, state.seq);
     if (isHeld()) return;
-    if (latestMove === null) requestAnimationFrame(showMove);
+    if (latestMove === null) setTimeout(() => requestAnimationFrame(showMove), shownAt + MOVE_MS - performance.now());
     latestMove = state;
   },
   behind(seq) {
@@ -192,6 +195,7 @@ document.body.addEventListener("tick", () => {
 });
 
 function showMove() {
+  shownAt = performance.now();
   const state = latestMove;
   latestMove = null;
   page.querySelector("[data-of]").textContent = String(newest);

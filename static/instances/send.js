@@ -1,6 +1,7 @@
 // The drawer that sends an event, and the dialog that deletes: fetched when they are opened.
 
 import { openDialog } from "../site/js/dialogs.js";
+import { offer } from "./payload.js";
 
 let wanted = "";
 
@@ -34,6 +35,9 @@ document.addEventListener("change", (event) => {
   if (event.target.name === "as") {
     form.querySelector("[data-claims]").hidden = event.target.value !== "claims";
   }
+  if (event.target.matches("[data-senders]") && event.target.value) {
+    form.querySelector("[name='claims']").value = event.target.value;
+  }
 });
 
 document.addEventListener("input", (event) => {
@@ -43,13 +47,8 @@ document.addEventListener("input", (event) => {
   nameButton(form, event.target.value);
 });
 
-/** The payload that such an event carried last, unless somebody has written another. */
 function choose(form, radio) {
-  const payload = form.querySelector("[name='payload']");
-  if (payload.value === (payload.dataset.offered ?? "")) {
-    payload.value = radio?.dataset.payload ?? "";
-    payload.dataset.offered = payload.value;
-  }
+  offer(form, JSON.parse(radio?.dataset.payloads ?? "[]"));
   nameButton(form, radio?.value || form.querySelector("[name='other']").value);
 }
 

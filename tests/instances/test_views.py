@@ -495,7 +495,37 @@ def test_drawer_sorts_events_and_offers_what_was_sent_before(admin, machine):
     here, elsewhere = drawer.split("Handled elsewhere")
     assert 'value="cancel"' in here
     assert 'value="pay"' in elsewhere
-    assert "&quot;card&quot;: &quot;42&quot;" in elsewhere
+    assert offered(elsewhere, "pay") == [{"card": "42"}]
+
+
+def offered(drawer, event_type):
+    """The payloads that the drawer offers for an event."""
+    found = re.search(f'value="{event_type}" data-payloads="([^"]*)"', drawer)
+    assert found is not None
+    return [json.loads(text or "{}") for text in json.loads(found[1].replace("&quot;", '"'))]
+
+
+def test_drawer_learns_payloads_of_what_other_instances_were_sent(admin, machine):
+    instance = make_instance(machine, "fresh", seq=1, state=state("placed"))
+    make_transition(instance, 1, kind=0, event='{"type":"xstate.init"}')
+    other = make_instance(machine, "other", seq=4)
+    for seq, card in [(2, "1"), (3, "2"), (4, "2")]:
+        make_transition(other, seq, event=json.dumps({"type": "pay", "card": card}))
+
+    drawer = admin.get(url_of(instance, "instance-send")).content.decode()
+
+    assert offered(drawer, "pay") == [{"card": "2"}, {"card": "1"}]
+
+
+def test_drawer_offers_the_claims_of_recent_senders_to_admins_alone(admin, org, machine):
+    instance = make_life(machine)
+    writer = signed_in(org, Membership.Role.WRITE)
+
+    shown = admin.get(url_of(instance, "instance-send")).content.decode()
+    hidden = writer.get(url_of(instance, "instance-send")).content.decode()
+
+    assert "u_17" in shown
+    assert "u_17" not in hidden
 
 
 @pytest.mark.parametrize(
