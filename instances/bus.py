@@ -14,6 +14,8 @@ from collections.abc import Callable
 import msgspec
 import redis.asyncio as redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from instances.news import Message
@@ -49,7 +51,12 @@ class Bus:
         self._me = f"{site}:{self.process}"
         self._site = site
         self._client = redis.Redis.from_url(
-            url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S, socket_keepalive=True
+            url,
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=ANSWER_S,
+            socket_keepalive=True,
+            # A connection that is made anew in silence would hide that something was lost.
+            retry=Retry(NoBackoff(), 0),
         )
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_MAX)
         self._wake = asyncio.Event()

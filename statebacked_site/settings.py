@@ -277,12 +277,18 @@ def _engine_settings() -> Any:
 ENGINE = SimpleLazyObject(_engine_settings)
 
 # Counts wrong passwords by address: a flood of addresses must not push the counts out.
-CACHES = {
+CACHES: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
         "OPTIONS": {"MAX_ENTRIES": 100_000},
     }
 }
+if REDIS_URL:
+    CACHES["default"] |= {
+        "BACKEND": "statebacked_site.shared_cache.SharedCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"statebacked-{SITE_TAG}",
+    }
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 

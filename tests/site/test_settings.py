@@ -94,6 +94,21 @@ def test_postgres_is_named_by_its_address(tmp_path):
     assert database["OPTIONS"]["pool"]["max_size"] == 10
 
 
+def test_redis_is_used_by_a_site_on_postgres_and_by_no_other(tmp_path):
+    redis = "rediss://:secret@redis.example.com:6380/1"
+    postgres = "postgres://someone:secret@db.example.com/site"
+
+    alone = read_settings(tmp_path, REDIS_URL=redis)
+    shared = read_settings(tmp_path, REDIS_URL=redis, DATABASE_URL=postgres)
+
+    assert (alone["REDIS_URL"], alone["CELERY_BROKER_URL"]) == ("", "memory://")
+    assert "LocMemCache" in alone["CACHES"]
+    assert (shared["REDIS_URL"], shared["CELERY_BROKER_URL"]) == (redis, redis)
+    assert "CERT_REQUIRED" in shared["CELERY_BROKER_USE_SSL"]
+    assert shared["SITE_TAG"] in shared["CELERY_TASK_DEFAULT_QUEUE"]
+    assert shared["SITE_TAG"] in shared["CACHES"]
+
+
 def test_wrong_database_address_is_not_repeated(tmp_path):
     result = run_python(CHECK, tmp_path, DATABASE_URL="postgres://someone:secret@/")
 
