@@ -11,11 +11,14 @@ import asyncio
 import logging
 import os
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import pq
+
+from instances.engine.postgres_opening import CannotOpen, finish, open_connection
 
 log = logging.getLogger("statebacked.store")
 
@@ -128,7 +131,7 @@ class Session:
         if self._closed or loop.time() < self._retry_at:
             raise NotConnected("the database can't be reached")
         try:
-            # In a thread: looking up a host name and the handshake block.
+            # In a thread: looking up a host name and the handshake take time.
             pg, identity = await asyncio.to_thread(self._open)
         except DatabaseError:
             wait_s = RECONNECT_AFTER_S[min(self._failures, len(RECONNECT_AFTER_S) - 1)]
@@ -148,22 +151,20 @@ class Session:
         loop.add_reader(self._socket, self._readable)
 
     def _open(self) -> tuple[pq.abc.PGconn, bytes]:
-        pg: pq.abc.PGconn = pq.PGconn.connect(self.conninfo.encode())
+        """A new connection with its statements prepared, and the identity of its database."""
+        pg: pq.abc.PGconn | None = None
         try:
-            if pg.status != pq.ConnStatus.OK:
-                raise NotConnected(_message(pg.get_error_message()))
-            result = pg.exec_(IDENTITY)
-            if result.status != pq.ExecStatus.TUPLES_OK:
-                raise NotConnected(_message(result.get_error_message()))
-            identity = result.get_value(0, 0) or b""
+            pg = open_connection(self.conninfo, CONNECT_TIMEOUT_S)
+            give_up = time.monotonic() + CONNECT_TIMEOUT_S
+            pg.send_query(IDENTITY)
+            identity = finish(pg, "identity", give_up).get_value(0, 0) or b""
             for name, text in self.statements.items():
-                result = pg.prepare(name.encode(), text.encode())
-                if result.status != pq.ExecStatus.COMMAND_OK:
-                    raise NotConnected(f"{name}: {_message(result.get_error_message())}")
-            pg.nonblocking = 1
-        except BaseException:
-            pg.finish()
-            raise
+                pg.send_prepare(name.encode(), text.encode())
+                finish(pg, name, give_up)
+        except (CannotOpen, psycopg.Error) as error:
+            if pg is not None:
+                pg.finish()
+            raise NotConnected(_message(str(error))) from error
         return pg, identity
 
     # ------------------------------------------------------------------ the wire
