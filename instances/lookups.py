@@ -6,12 +6,12 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from authz.callers import Caller, identify
 from authz.errors import MissingOrg
 from machines.models import Machine, MachineVersion
-from statebacked_site.errors import InvalidParameter, NotFound
+from statebacked_site.errors import InvalidParameter, NotFound, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,12 +96,15 @@ def in_thread(look_up: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     """`look_up`, which asks the database, for the loop: run in any free thread.
 
     Not in Django's thread of the request: `door.run` may have been called in that, and waits.
+    It raises Unavailable when the database can't be asked: nothing was done then.
     """
 
     def with_fresh_connection(*args: P.args, **kwargs: P.kwargs) -> T:
         close_old_connections()
         try:
             return look_up(*args, **kwargs)
+        except (OperationalError, InterfaceError) as error:
+            raise Unavailable("The database can't be reached now") from error
         finally:
             close_old_connections()
 

@@ -108,6 +108,8 @@ def postgres_database(url: str, connections: int) -> dict[str, Any]:
         "HOST": parts.pop("host"),
         "PORT": parts.pop("port", ""),
         # What else stands in the address, such as sslmode, is passed on to libpq.
+        # Connections that the pool kept through a restart of the server lead nowhere.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": CONNECT_TIMEOUT_S,
             **parts,
