@@ -24,7 +24,7 @@ from typing import NoReturn, TextIO
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
-DEVELOPMENT_COMMANDS = (["test"], ["lint"], ["format"])
+DEVELOPMENT_COMMANDS = (["test"], ["lint"], ["format"], ["faults"])
 NEED_MORE_PACKAGES = (*DEVELOPMENT_COMMANDS, ["bench"])  # than a running site
 
 STAMP_NAME = ".statebacked.json"
