@@ -540,6 +540,22 @@ def _bank(facts: Facts) -> Iterator[str]:
             yield f"{total} are there of {wanted}"
 
 
+@_check("messages of one sender out of order")
+def _message_order(facts: Facts) -> Iterator[str]:
+    sent_at: dict[str, tuple[str, int]] = {}
+    for t in facts.evidence.transitions:
+        if t.event["type"] == "transfer":
+            sent_at[t.n] = (t.slug, t.seq)
+    for slug, history in facts.histories.items():
+        latest: dict[str, int] = {}
+        for t in history:
+            if t.event["type"] == "credit" and t.n in sent_at:
+                sender, seq = sent_at[t.n]
+                if seq < latest.get(sender, 0):
+                    yield f"{slug}: {t.n}, the {seq}. of {sender}, comes after {latest[sender]}."
+                latest[sender] = seq
+
+
 # ---------------------------------------------------------------------- the rest
 
 

@@ -110,9 +110,9 @@ class Clients:
         at = node if node is not None else self._pick(slug, 0)
         return await self._request("GET", path, None, {}, operation, at, TIMEOUT_S)
 
-    async def create(self, workload: str, slug: str, context: Any = None) -> Operation:
+    async def create(self, workload: str, slug: str) -> Operation:
         """Create an instance; tried until it is there."""
-        body = {"slug": slug} if context is None else {"slug": slug, "context": context}
+        body = {"slug": slug}
         attempt = 0
         while True:
             operation = Operation("", workload, slug, "create", 0, 0, 0, "unknown")

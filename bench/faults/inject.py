@@ -231,6 +231,8 @@ class Injector:
             if (await self._send_probe(slug, at.number)).outcome == "ok":
                 break
             await asyncio.sleep(TRY_EVERY_S)
+            if gate:
+                at = self._healthy_web(node)
         what: What = "runner" if is_runner else "unsettled" if gate else "settled"
         self._recovered(what, planned, started, at)
 
@@ -255,8 +257,10 @@ class Injector:
 
     def _recovered(self, what: What, planned: Planned, since: float, at: Node) -> None:
         now = self.clock()
+        # A lease ends by itself: what happens meanwhile matters only if it has not passed by then.
+        looked_at = max(since, now - AFTER_OTHERS_S) if what == "unsettled" else since
         disturbed = any(
-            self._is_disturbed(name, since, now, but=planned) for name in (at.name, *EVERYWHERE)
+            self._is_disturbed(name, looked_at, now, but=planned) for name in (at.name, *EVERYWHERE)
         )
         self.recoveries.append(Recovery(what, planned.kind, since, now - since, disturbed))
 

@@ -37,7 +37,7 @@ MACHINES = Path(__file__).with_name("machines")
 EVERY_S = 2.3  # between two faults, on average
 QUIET_WITHIN_S = 120.0  # all deliveries are done, so long after the last fault at most
 LOOK_EVERY_S = 1.0
-DEPOSIT = 1_000
+DEPOSIT = 1_000  # with which bank.ts opens an account
 
 OVERDUE = """SELECT coalesce(max(extract(epoch FROM now()) * 1000 - due_at), 0)::bigint
  FROM delivery WHERE attempts = 0"""
@@ -134,10 +134,7 @@ async def _until_terminated(settings: Settings) -> tuple[Run, Evidence]:
 
 async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
     """Run everything; raises CannotStart. No process is left behind."""
-    has_bank = (MACHINES / "bank.ts").exists()
-    machines = {"subject": MACHINES / "subject.ts"}
-    if has_bank:
-        machines["bank"] = MACHINES / "bank.ts"
+    machines = {name: MACHINES / f"{name}.ts" for name in ("subject", "bank")}
     duration_s = settings.minutes * 60
     cluster = Cluster(settings.directory / "site", settings.webs, settings.workers)
     evidence = Evidence()
@@ -155,8 +152,8 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         await effects.start()
         injector = Injector(cluster, clients, effects, clock, _note(settings.directory))
         await injector.prepare()
-        load = Load(clients, effects, Scale(), settings.seed, bank=has_bank)
-        await load.open_accounts(DEPOSIT)
+        load = Load(clients, effects, Scale(), settings.seed)
+        await load.open_accounts()
         plan = schedule.plan(
             settings.seed,
             duration_s=duration_s,
@@ -185,7 +182,7 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         evidence.effects = effects.effects()
         evidence.faults = sorted(injector.faults, key=lambda fault: fault.at)
         evidence.recoveries = injector.recoveries
-        evidence.accounts, evidence.deposit = load.accounts, DEPOSIT
+        evidence.accounts, evidence.deposit = load.scale.accounts, DEPOSIT
         with psycopg.connect(cluster.database.url) as database:
             collect(database, evidence)
     finally:

@@ -16,7 +16,7 @@ from bench.faults.client import SETTLING_TIMEOUT_S, Clients
 from bench.faults.effects import EffectRecorder
 
 WITH_KEY = 0.4  # share of events that have an Idempotency-Key
-PAUSE_S = 0.12  # between two operations of a session, on average
+PAUSE_S = 0.1  # between two operations of a session, on average
 
 
 @dataclass(frozen=True)
@@ -61,26 +61,20 @@ class Slot:
 class Load:
     """All sessions; `run` goes on until it is cancelled or `stop` was called."""
 
-    def __init__(
-        self, clients: Clients, effects: EffectRecorder, scale: Scale, seed: int, *, bank: bool
-    ) -> None:
+    def __init__(self, clients: Clients, effects: EffectRecorder, scale: Scale, seed: int) -> None:
         self.clients = clients
         self.effects = effects
         self.scale = scale
         self.random = random.Random(seed)
-        self.has_bank = bank
-        self.accounts = 0
         self._ended = asyncio.Event()
 
     def stop(self) -> None:
         self._ended.set()
 
-    async def open_accounts(self, deposit: int) -> None:
-        """Create the accounts of the bank with so much money in each."""
-        if self.has_bank:
-            for number in range(self.scale.accounts):
-                await self.clients.create("bank", account(number), {"public": {"balance": deposit}})
-            self.accounts = self.scale.accounts
+    async def open_accounts(self) -> None:
+        """Create the accounts of the bank."""
+        for number in range(self.scale.accounts):
+            await self.clients.create("bank", account(number))
 
     async def finish(self) -> None:
         """When all faults are over: an event for each instance whose services may be lost, and a
@@ -118,7 +112,7 @@ class Load:
             *(self._climb(slot) for slot in ladders),
             *(self._append(slot) for slot in paused for _ in range(2)),
             *(self._pause(slot) for slot in (*paused, *ladders[:1])),
-            *(self._transfer() for _ in range(scale.tellers if self.has_bank else 0)),
+            *(self._transfer() for _ in range(scale.tellers)),
         ]
 
     async def _again(self, pause_s: float = PAUSE_S) -> bool:
