@@ -1,6 +1,7 @@
-"""The site without a pointer, and what the frame does in every page."""
+"""The site without a pointer, and what the frame does on every page."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -134,3 +135,34 @@ def test_part_that_fails_says_so_and_can_be_asked_again(tab, site):
     page.get_by_role("button", name="Try again").click()
 
     page.wait_for_selector('.flow-state[data-node="awaitingPayment"]')
+
+
+def test_page_of_an_instance_misses_nothing_while_its_socket_is_gone(tab, site):
+    site.call("POST", "machines/toggler", {"slug": "cut-off"})
+    page = tab.page
+    sockets: list[Any] = []
+    is_cut = False
+
+    def through(socket: Any) -> None:
+        if is_cut:
+            socket.close()
+        else:
+            socket.connect_to_server()
+            sockets.append(socket)
+
+    page.route_web_socket(re.compile("/live$"), through)
+    page.goto(f"/o/{site.server.org_id}/machines/toggler/instances/cut-off")
+    page.wait_for_selector('.flow-state.is-leaf[data-node="off"]')
+    page.locator("[data-live]", has_text="Live").wait_for()
+
+    is_cut = True
+    sockets[0].close()
+    page.locator("[data-live]", has_text="Connection lost").wait_for()
+    for _ in range(3):
+        site.call("POST", "machines/toggler/i/cut-off/events", {"event": "toggle"})
+    is_cut = False
+
+    page.wait_for_selector('.flow-state.is-leaf[data-node="on"]')
+    page.wait_for_selector('#timeline [data-seq="4"]')
+    assert page.locator("#timeline [data-seq]").count() == 4
+    page.locator("[data-live]:not(.lost)", has_text="Live").wait_for()
