@@ -90,6 +90,8 @@ def fill(database: Database, made: list[Template], count: int) -> Iterator[str]:
             yield f"{rows:,} rows of {table} in {time.monotonic() - started:.0f} s"
         started = time.monotonic()
         run(_logs(is_postgres, numbers))
+        # The server that starts next has to count them.
+        run("INSERT INTO place_keeper (id, node_id, is_lost) VALUES ('filling', '', true)")
         for statement in FINISH[database.label]:
             run(statement)
         yield f"the rest in {time.monotonic() - started:.0f} s"

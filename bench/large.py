@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bench import filling, report, workloads
+from bench.databases import Database
 from bench.load import Measurement
 from bench.site import BenchSite, fresh_database, running_node
 from bench.visitor import Visitor
@@ -23,6 +24,7 @@ COLD_EVENTS = 1_000  # each to another instance that no server has seen
 PAGE_MS_MAX = 300
 COLD_FACTOR_MAX = 2.0
 TIMES = 5  # each page
+POLL_S = 0.5
 ONCE = Scale(warmup_s=0, duration_s=60, creates=COLD_EVENTS)
 
 
@@ -48,6 +50,7 @@ def _measure(directory: Path, kind: str, count: int, keep: bool) -> Any:
         ((first,),) = database.rows(query)
         with running_node(data_dir, database) as node:
             site = BenchSite([node], database)
+            print(f"{database.label}: counted in {_until_counted(database):.0f} s", file=sys.stderr)
             cold = _cold_events(
                 site,
                 "toggler-",
@@ -73,6 +76,14 @@ def _measure(directory: Path, kind: str, count: int, keep: bool) -> Any:
     }
 
 
+def _until_counted(database: Database) -> float:
+    """Seconds that the server takes to find out where all these instances are."""
+    started = time.monotonic()
+    while database.rows("SELECT 1 FROM place_keeper WHERE is_lost"):
+        time.sleep(POLL_S)
+    return time.monotonic() - started
+
+
 def _cold_events(
     site: BenchSite, prefix: str, *, count: int, first: int = 0, stride: int = 1
 ) -> Measurement:
@@ -85,18 +96,23 @@ def _cold_events(
     return site.load(replace(options, cycle=False, first=first, stride=stride))
 
 
-def _pages(site: BenchSite, first: int) -> Iterator[tuple[str, float]]:
+def _pages(site: BenchSite, first: int) -> Iterator[tuple[str, dict[str, float]]]:
     visitor = Visitor(site)
     slowest = 0.0
-    print(f"{'pages and lists':<90}{'ms':>8}{'first':>8}")
+    print(f"{'pages and lists':<90}{'ms':>8}{'first':>8}{'CPU ms':>8}")
     for path in _paths(visitor, site, first):
         get = visitor.api if path.startswith("/api") else visitor.page
+        before = site.usage()
         times = [get(path).ms for _ in range(TIMES)]
+        cpu_ms = (site.usage() - before).total * 1000 / TIMES
         typical = statistics.median(times)
         slowest = max(slowest, typical)
         mark = "  !" if typical > PAGE_MS_MAX else ""
-        print(f"{path.replace(visitor.org, '…'):<90}{typical:>8.0f}{times[0]:>8.0f}{mark}")
-        yield path.replace(visitor.org, "ORG"), round(typical, 1)
+        print(
+            f"{path.replace(visitor.org, '…'):<90}{typical:>8.0f}{times[0]:>8.0f}{cpu_ms:>8.0f}"
+            + mark
+        )
+        yield path.replace(visitor.org, "ORG"), {"ms": round(typical, 1), "cpuMs": round(cpu_ms, 1)}
     print(f"    the slowest takes {slowest:.0f} ms ({PAGE_MS_MAX} are allowed)")
 
 

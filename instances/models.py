@@ -75,7 +75,76 @@ class Instance(models.Model):
                 name="instance_of_parent",
                 condition=models.Q(parent_id__isnull=False),
             ),
+            # The few that are paused, for the same page. Only pausing touches it.
+            models.Index(
+                fields=["machine", "id"],
+                name="instance_paused",
+                condition=models.Q(status=1),
+            ),
         ]
+
+
+class KnownState(models.Model):
+    """A state that instances of a machine were found in: its text, as in `Instance.state`."""
+
+    machine_id = models.BigIntegerField()
+    digest = models.CharField(max_length=64)  # SHA-256: a text may be too long for an index
+    text = models.TextField()
+
+    class Meta:
+        db_table = "known_state"
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["machine_id", "digest"], name="known_state_once")
+        ]
+
+
+class Place(models.Model):
+    """Where an instance was found a moment ago: what lists filter by and counts are of.
+
+    Events change an instance's state, so no index may be on it. These rows follow it at a distance
+    of a second or so (instances/places.py), and one that stays where it is costs nothing.
+    """
+
+    instance_id = models.BigIntegerField(primary_key=True)
+    machine_id = models.BigIntegerField()
+    state_id = models.BigIntegerField()
+    version_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "place"
+        indexes: ClassVar[list[models.Index]] = [
+            # The newest in some state, on some version.
+            models.Index(fields=["state_id", "version_id", "instance_id"], name="place_of_state")
+        ]
+
+
+class PlaceCount(models.Model):
+    """How many rows of `Place` there are by state and version, changed in the same transaction."""
+
+    machine_id = models.BigIntegerField(db_index=True)
+    state_id = models.BigIntegerField()
+    version_id = models.BigIntegerField()
+    instances = models.BigIntegerField()
+
+    class Meta:
+        db_table = "place_count"
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["state_id", "version_id"], name="place_count_once")
+        ]
+
+
+class PlaceKeeper(models.Model):
+    """A process that owes the places what it has committed in the last second.
+
+    It removes its row when it has paid and stops. If it dies, somebody has to look at everything.
+    """
+
+    id = models.TextField(primary_key=True)
+    node_id = models.TextField()  # empty on SQLite
+    is_lost = models.BooleanField(default=False)  # nobody else will pay: compare all
+
+    class Meta:
+        db_table = "place_keeper"
 
 
 class Transition(models.Model):

@@ -19,15 +19,15 @@ class Card(NamedTuple):
 
 
 def cards_of(machines: Sequence[Machine], org: str) -> list[Card]:
-    """In two queries, however many machines; `org` is the public id."""
-    sampled = state_counts.sample(machines)
+    """In a few queries, however many machines; `org` is the public id."""
+    where = state_counts.whereabouts_of(machines)
     thumbs = diagrams.thumbs_of(machines)
     return [
         Card(
             machine,
-            sampled[machine.pk],
-            sampled[machine.pk].shares(),
-            _lit(thumbs.get(machine.pk), sampled[machine.pk]),
+            where[machine.pk],
+            where[machine.pk].shares(),
+            _lit(thumbs.get(machine.pk), where[machine.pk]),
             "" if machine.pk in thumbs else _thumb_url(machine, org),
         )
         for machine in machines
@@ -40,7 +40,7 @@ def lit_thumb(machine: Machine) -> dict[str, Any] | None:
         return None
     diagrams.drawing_of(machine.current_version)
     thumb = diagrams.diagram_of(machine.current_version).thumb
-    return _lit(thumb, state_counts.sample([machine])[machine.pk])
+    return _lit(thumb, state_counts.whereabouts(machine))
 
 
 def _lit(thumb: Any, where: state_counts.Whereabouts) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""Where a machine's instances are: how many in each state, on each version.
+"""Where machines' instances are: how many in each state, on each version.
 
-What events change has no index, so counting looks at instances. It looks at the newest ones, up to
-a bound, and says whether it has seen all.
+Of few instances the rows themselves are counted. Of many, the counts that follow the instances at a
+distance of a second are read (instances/places.py); while these may be wrong, they are marked.
 """
 
 from collections import Counter
@@ -9,24 +9,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
-from django.db.models import Count
 
-from instances.models import Instance
+from instances import places
 from instances.pages.words import leaves_of
 from instances.stored_state import parse_state
 from machines.models import Machine
 
-COUNTED_MAX = 50_000  # instances of one machine, on the page that is about them: 0.2 s
-GLANCED_MAX = 10_000  # on its other pages
-SAMPLED_MAX = 2_000  # instances of each machine in a list of machines
+COUNTED_MAX = 5_000  # instances of one machine that are counted one by one
+COUNTED_EACH_MAX = 500  # of each machine in a list of machines
 SHARES_SHOWN = 3
 STATELESS = "running"  # the one state of a machine without states
 
-_SAMPLE = """
-SELECT machine_id, state, COUNT(*) FROM (
-  SELECT machine_id, state FROM instance
+_COUNT_ROWS = """
+SELECT machine_id, state, version_id, COUNT(*) FROM (
+  SELECT machine_id, state, version_id FROM instance
   WHERE machine_id = %s AND status <> 2 ORDER BY id DESC LIMIT %s
-) AS newest GROUP BY machine_id, state
+) AS newest GROUP BY machine_id, state, version_id
 """
 
 
@@ -43,8 +41,8 @@ class Share:
 
 @dataclass(frozen=True)
 class Whereabouts:
-    total: int  # of the instances that were counted
-    is_cut: bool  # there are more
+    total: int
+    is_approximate: bool  # some may be missing, or counted where they are no more
     states: dict[str, int]  # by stored state
     versions: dict[int, int]  # by primary key of the version
 
@@ -65,54 +63,50 @@ class Whereabouts:
 
 
 def whereabouts(machine: Machine) -> Whereabouts:
-    """Exact up to COUNTED_MAX instances, and beyond that of the newest ones."""
-    return _counted(machine, COUNTED_MAX)
+    return _counted([machine], COUNTED_MAX)[machine.pk]
 
 
-def glance(machine: Machine) -> Whereabouts:
-    """The same of fewer instances."""
-    return _counted(machine, GLANCED_MAX)
+def whereabouts_of(machines: Sequence[Machine]) -> dict[int, Whereabouts]:
+    """By primary key; the number of queries does not depend on how many machines there are."""
+    return _counted(machines, COUNTED_EACH_MAX)
 
 
-def _counted(machine: Machine, limit: int) -> Whereabouts:
-    existing = Instance.objects.filter(machine=machine).exclude(status=Instance.Status.DELETED)
-    newest = existing.order_by("-id").values("pk")[:limit]
-    groups = (
-        Instance.objects.filter(pk__in=newest)
-        .values_list("state", "version_id")
-        .annotate(count=Count("pk"))
-        .order_by()
-    )
-    states: Counter[str] = Counter()
-    versions: Counter[int] = Counter()
-    for state, version_id, count in groups:
-        states[state] += count
-        versions[version_id] += count
-    total = states.total()
-    is_cut = total == limit and existing[limit : limit + 1].exists()
-    return Whereabouts(total, is_cut, dict(states), dict(versions))
+def _counted(machines: Sequence[Machine], limit: int) -> dict[int, Whereabouts]:
+    """Counts up to `limit` instances of each."""
+    states: dict[int, Counter[str]] = {machine.pk: Counter() for machine in machines}
+    versions: dict[int, Counter[int]] = {machine.pk: Counter() for machine in machines}
+    for machine_id, _, state, version_id, count in places.counts(list(states)):
+        states[machine_id][state] += count
+        versions[machine_id][version_id] += count
+    is_approximate = dict.fromkeys(states, False)
+    small = [pk for pk, counts in states.items() if counts.total() <= limit]
+    for pk in small:
+        states[pk].clear()
+        versions[pk].clear()
+    for machine_id, state, version_id, count in _count_rows(small, limit + 1):
+        states[machine_id][state] += count
+        versions[machine_id][version_id] += count
+    large = [pk for pk, counts in states.items() if counts.total() > limit]
+    if large:
+        is_exact = places.are_exact()
+        # What was counted up to the limit now is more than its places say.
+        is_approximate |= {pk: not is_exact or pk in small for pk in large}
+    return {
+        pk: Whereabouts(counts.total(), is_approximate[pk], dict(counts), dict(versions[pk]))
+        for pk, counts in states.items()
+    }
 
 
-def sample(machines: Sequence[Machine]) -> dict[int, Whereabouts]:
-    """By primary key, of the newest SAMPLED_MAX instances of each machine; one query for all."""
-    if not machines:
-        return {}
-    parameters: list[int] = []
-    for machine in machines:
-        parameters += [machine.pk, SAMPLED_MAX + 1]
-    states: dict[int, dict[str, int]] = {machine.pk: {} for machine in machines}
+def _count_rows(machine_ids: list[int], limit: int) -> list[tuple[int, str, int, int]]:
+    """(machine, state, version, instances) of the newest `limit` instances of each machine."""
+    if not machine_ids:
+        return []
+    parameters = [value for machine_id in machine_ids for value in (machine_id, limit)]
+    queries = [f"SELECT * FROM ({_COUNT_ROWS}) AS one"] * len(machine_ids)
     with connection.cursor() as cursor:
-        cursor.execute(
-            " UNION ALL ".join([f"SELECT * FROM ({_SAMPLE}) AS one"] * len(machines)), parameters
-        )
-        for machine_id, state, count in cursor.fetchall():
-            states[machine_id][state] = count
-    return {key: _sampled(counts) for key, counts in states.items()}
-
-
-def _sampled(states: dict[str, int]) -> Whereabouts:
-    total = sum(states.values())
-    return Whereabouts(total, total > SAMPLED_MAX, states, {})
+        cursor.execute(" UNION ALL ".join(queries), parameters)
+        rows: list[tuple[int, str, int, int]] = cursor.fetchall()
+    return rows
 
 
 def active_paths(stored_state: str) -> set[str]:

@@ -313,7 +313,7 @@ def of_machine(
     """What the head and the tabs of a machine's pages need; `current` is a tab's name."""
     org = member.org.public_id
     versions = machine.versions.count()
-    instances = f"{where.total:,}{'+' if where.is_cut else ''}" if where else ""
+    instances = f"{'≈ ' if where.is_approximate else ''}{where.total:,}" if where else ""
     tabs = [
         Tab("overview", "Overview", reverse("machine-page", args=[org, machine.slug])),
         Tab("instances", "Instances", instances_url(member, machine), instances),
@@ -364,7 +364,7 @@ class VersionRow(NamedTuple):
 @org_page
 def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpResponse:
     found = get_machine(member.caller, machine)
-    where = state_counts.glance(found)
+    where = state_counts.whereabouts(found)
     versions = with_size(found.versions.select_related("created_by"))
     page = page_of(versions, "-id", request.GET.get("after"))
     context = {
@@ -405,7 +405,7 @@ def version_page(request: HttpRequest, member: Member, machine: str, version: st
         tell(request, f"New instances of {found.slug} start on {version_name(shown)}")
         return redirect(next_path(request) if "next" in request.POST else request.path)
     view = request.GET.get("view", "")
-    where = state_counts.glance(found)
+    where = state_counts.whereabouts(found)
     context = {
         **of_machine(member, found, "versions", where),
         "version": shown,
@@ -505,7 +505,7 @@ def machine_settings(request: HttpRequest, member: Member, machine: str) -> Http
         if not error:
             tell(request, f"{machine} was deleted with its versions")
             return redirect("machines-page", member.org.public_id)
-    where = state_counts.glance(found)
+    where = state_counts.whereabouts(found)
     context = {
         **of_machine(member, found, "settings", where),
         "where": where,

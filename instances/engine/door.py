@@ -111,6 +111,7 @@ def delete_instance(instance_id: int) -> bool:
     here.loop.call_soon_threadsafe(here.realtime.instance_deleted, key)
     if found:
         _tell_others(InstanceStopped(*key, True))
+    here.loop.call_soon_threadsafe(here.places.note_deleted, instance_id)
     return found
 
 

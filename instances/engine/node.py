@@ -26,6 +26,7 @@ from instances.engine.sqlite_store import SqliteStore
 from instances.engine.store import Store
 from instances.engine.timers import Timers
 from instances.lookups import callers, in_thread
+from instances.place_keeper import PlaceKeeper
 from instances.realtime import Realtime
 from instances.resync import Resync
 from instances.runtime.bundle import BundleCode
@@ -75,6 +76,7 @@ class EngineNode:
         self.forwarder: Forwarder | None = None  # only where there may be other nodes
         self.dispatcher: Dispatcher | None = None  # only in workers
         self.fan_out: FanOut | None = None  # only with Redis
+        self.places = PlaceKeeper()
         self.ready = False
         self._in_a_hurry = False
 
@@ -124,6 +126,7 @@ class EngineNode:
         writer = self.sqlite if isinstance(self.settings.database, Path) else self.postgres
         self.schedules = Schedules(writer, self.clock)
         self.schedules.start(self.loop)
+        await self.places.start(self.store.node)
         self._flusher = self.loop.create_task(self._flush_logs())
         self._housekeeper = self.loop.create_task(self._keep_house())
         self.ready = True
@@ -149,6 +152,7 @@ class EngineNode:
     async def _open_store(self) -> None:
         def on_commit(outcomes: list[tuple[Operation, Outcome]]) -> None:
             self.engine.on_commit(outcomes)
+            self.places.note(outcomes)
 
         database = self.settings.database
         if isinstance(database, Path):
@@ -175,6 +179,7 @@ class EngineNode:
     async def _close_store(self) -> None:
         if isinstance(self.settings.database, Path):
             await asyncio.to_thread(self.sqlite.stop)
+            await self.places.stop()
             self.lock.release()
         else:
             assert self.forwarder is not None
@@ -182,6 +187,7 @@ class EngineNode:
             self.resync.stop()
             await self.forwarder.stop()
             await self.postgres.stop()
+            await self.places.stop()
             await self.membership.stop()
             if self.dispatcher is not None:
                 await asyncio.to_thread(self.broker.stop)
@@ -247,6 +253,7 @@ class EngineNode:
 
     def on_joined(self, node_id: str) -> None:
         self.store.node = node_id
+        self.places.on_joined(node_id)
         self.pool.keep_alive()
 
     def on_renewed(self) -> None:

@@ -1,11 +1,11 @@
 """The rows of the instances page, at a cost that does not grow with the number of instances.
 
-What events change (state, status, latest time) has no index, since every event would pay for it. So
-one look takes a *window* of instances in the order of an index, and filters within it:
+What events change (state, latest time) has no index, since every event would pay for it. So
 
-  small  up to WINDOW instances: the window is all of them, every filter and order is exact
-  large  more than that: the window is the next SCAN of them in the order that was asked for, and
-         the page says how far it has looked and goes on from there
+  few    up to WINDOW instances: all of them are looked at, every filter and order is exact
+  many   filters by state and version alone go by the *places* that follow the instances
+         (instances/places.py). Other combinations take a window: the next SCAN instances in the
+         order of an index are filtered, and the page says how far it has looked and goes on there
 
 With a name given, only the instances whose name begins with it count.
 """
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, Q, QuerySet
 
+from instances import places
 from instances.access import instances_of
 from instances.models import Instance
 from instances.pages.words import Leaf, leaves_of, version_name
@@ -26,7 +27,8 @@ from statebacked_site.json_text import parse_json, write_json
 
 ROWS = 50
 WINDOW = 10_000
-SCAN = 50_000
+SCAN = 20_000
+KINDS_MAX = 200  # of places, that are read off their index at once
 VERSIONS_OFFERED = 50
 STATES_OFFERED = 200
 CURSOR_LENGTH_MAX = 512
@@ -70,8 +72,7 @@ class Row(NamedTuple):
 
 class StateCount(NamedTuple):
     path: str
-    instances: int  # of the window, in that state
-    share: int  # of the window, in percent
+    instances: int
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,22 @@ class Listing:
     rows: list[Row]
     filter: Filter
     cursor: str | None  # None: there is nothing after these rows
-    total: int  # of all instances with such a name, at most WINDOW + 1
-    matching: int | None  # exact, or None: not all were looked at
+    total: int  # of all instances with such a name; of many with a name at most WINDOW + 1
+    matching: int | None  # None: not all were looked at
     is_large: bool
-    looked_at: int  # in the window
-    states: list[StateCount]  # of the window, parents before children
+    is_exact: bool  # the numbers; else they are about right
+    looked_at: int  # in the window; 0: what was found was found without looking at others
+    states: list[StateCount]  # parents before children
     versions: list[MachineVersion]
+
+
+class Kind(NamedTuple):
+    """Instances in the same place."""
+
+    state_id: int
+    state: str  # as it is stored
+    version_id: int
+    instances: int
 
 
 def list_instances(machine: Machine, asked: Filter, cursor: str | None) -> Listing:
@@ -96,35 +107,159 @@ def list_instances(machine: Machine, asked: Filter, cursor: str | None) -> Listi
     versions = list(
         MachineVersion.objects.filter(machine=machine).order_by("-id")[:VERSIONS_OFFERED]
     )
+    version = _version(machine, asked)
     named = _named(instances_of(machine), asked.text)
     total = named.values("pk")[: WINDOW + 1].count()
-    is_large = total > WINDOW
-    if is_large:
-        asked = _indexed_order(asked)
-    window, window_end = _window(named, asked, cursor, is_large)
+    if total <= WINDOW:
+        return _list_few(named, asked, cursor, total, version, versions)
+    return _list_many(machine, named, _indexed_order(asked), cursor, version, versions)
+
+
+def _list_few(
+    named: QuerySet[Instance],
+    asked: Filter,
+    cursor: str | None,
+    total: int,
+    version: MachineVersion | None,
+    versions: list[MachineVersion],
+) -> Listing:
+    # Few names of many instances: found by name first, in whatever order they are shown.
+    window = Instance.objects.filter(pk__in=named.values("pk")) if asked.text else named
     states = dict(_counted_states(window))
-    matching = _matching(window, machine, asked, states)
-    found = list(
-        (matching if is_large else _after(matching, asked, cursor))
-        .order_by(*ORDERS[asked.order][0])
-        .select_related("version")
-        .only("slug", "state", "status", "ts", "created_at", "version__client_info",
-              "version__public_id")[: ROWS + 1]
-    )  # fmt: skip
-    if len(found) > ROWS:
-        found.pop()
-        window_end = _cursor_after(found[-1], asked)
+    matching = _matching(window, asked, version, states)
+    found, next_cursor = _page(_after(matching, asked, cursor), asked, None)
     return Listing(
         rows=[_row(instance) for instance in found],
         filter=asked,
-        cursor=window_end,
+        cursor=next_cursor,
         total=total,
-        matching=None if is_large else matching.count(),
-        is_large=is_large,
-        looked_at=sum(states.values()),
+        matching=matching.count(),
+        is_large=False,
+        is_exact=True,
+        looked_at=total,
         states=_tree(states),
         versions=versions,
     )
+
+
+def _list_many(
+    machine: Machine,
+    named: QuerySet[Instance],
+    asked: Filter,
+    cursor: str | None,
+    version: MachineVersion | None,
+    versions: list[MachineVersion],
+) -> Listing:
+    kinds = [
+        Kind(state_id, state, version_id, instances)
+        for _, state_id, state, version_id, instances in places.counts([machine.pk])
+    ]
+    is_exact = places.are_exact()
+    states: Counter[str] = Counter()
+    for kind in kinds:
+        states[kind.state] += kind.instances
+    chosen = _chosen(kinds, asked, version)
+    matching: int | None = None
+    looked_at = 0
+    if not asked.is_narrow:
+        found, next_cursor = _page(_after(named, asked, cursor), asked, None)
+        matching = states.total()
+    elif chosen is not None and is_exact:
+        found, next_cursor = _placed(chosen, asked, version, cursor)
+        matching = sum(kind.instances for kind in chosen)
+    else:
+        window, window_end = _window(_with_status(named, asked), asked, cursor)
+        # What instances are in now: counts may be a second old.
+        seen = dict(_counted_states(window))
+        looked_at = sum(seen.values())
+        found, next_cursor = _page(_matching(window, asked, version, seen), asked, window_end)
+    return Listing(
+        rows=[_row(instance) for instance in found],
+        filter=asked,
+        cursor=next_cursor,
+        total=WINDOW + 1 if asked.text else max(states.total(), WINDOW + 1),
+        matching=matching,
+        is_large=True,
+        is_exact=is_exact,
+        looked_at=looked_at,
+        states=_tree(states),
+        versions=versions,
+    )
+
+
+def _version(machine: Machine, asked: Filter) -> MachineVersion | None:
+    if not asked.version:
+        return None
+    version = MachineVersion.objects.filter(machine=machine, public_id=asked.version).first()
+    if version is None:
+        raise InvalidParameter("The machine has no such version", "version")
+    return version
+
+
+def _page(
+    matching: QuerySet[Instance], asked: Filter, window_end: str | None
+) -> tuple[list[Instance], str | None]:
+    """The next instances, and the cursor for those after them."""
+    found = list(_with_version(matching).order_by(*ORDERS[asked.order][0])[: ROWS + 1])
+    if len(found) <= ROWS:
+        return found, window_end
+    found.pop()
+    return found, _cursor_after(found[-1], asked)
+
+
+def _with_version(instances: QuerySet[Instance]) -> QuerySet[Instance]:
+    """With what a row shows, and not their data."""
+    return instances.select_related("version").only(
+        "slug", "state", "status", "ts", "created_at", "version__client_info", "version__public_id"
+    )
+
+
+def _chosen(kinds: list[Kind], asked: Filter, version: MachineVersion | None) -> list[Kind] | None:
+    """The places that the filters ask for; None if places can't tell."""
+    if asked.text or asked.status or asked.order.lstrip("-") != "created":
+        return None
+    in_state = {
+        state: not asked.state or is_in_state(state, asked.state)
+        for state in {kind.state for kind in kinds}
+    }
+    chosen = [
+        kind
+        for kind in kinds
+        if in_state[kind.state] and (version is None or kind.version_id == version.pk)
+    ]
+    return chosen if len(chosen) <= KINDS_MAX else None
+
+
+def _placed(
+    chosen: list[Kind], asked: Filter, version: MachineVersion | None, cursor: str | None
+) -> tuple[list[Instance], str | None]:
+    """Instances by their places. One that has moved since is left out: a page may be short."""
+    ids = places.newest(
+        [(kind.state_id, kind.version_id) for kind in chosen],
+        ROWS + 1,
+        after=_values(cursor, ("id",))[0] if cursor else None,
+        oldest_first=asked.order.startswith("-"),
+    )
+    more = len(ids) > ROWS
+    ids = ids[:ROWS]
+    states = {kind.state for kind in chosen}
+    found = [
+        instance
+        for instance in _with_version(Instance.objects.filter(pk__in=ids)).order_by(
+            *ORDERS[asked.order][0]
+        )
+        if instance.status != Instance.Status.DELETED
+        and (not asked.state or instance.state in states)
+        and (version is None or instance.version_id == version.pk)
+    ]
+    return found, base64url.encode(write_json([ids[-1]])) if more else None
+
+
+def _with_status(instances: QuerySet[Instance], asked: Filter) -> QuerySet[Instance]:
+    """Those that are paused have an index: a window of them is a window of what is asked for."""
+    if asked.status == "paused" and not asked.text:
+        return instances.filter(status=Instance.Status.PAUSED)
+    return instances
 
 
 def newest_id(machine: Machine) -> int:
@@ -149,17 +284,13 @@ def _named(instances: QuerySet[Instance], beginning: str) -> QuerySet[Instance]:
 
 
 def _window(
-    named: QuerySet[Instance], asked: Filter, cursor: str | None, is_large: bool
+    named: QuerySet[Instance], asked: Filter, cursor: str | None
 ) -> tuple[QuerySet[Instance], str | None]:
     """The instances to filter, and where the next window begins.
 
-    Of many it is a range of the key that is ordered by, which both databases read off its index;
-    a subquery with a limit would make Postgres look at all rows.
+    It is a range of the key that is ordered by, which both databases read off its index; a
+    subquery with a limit would make Postgres look at all rows.
     """
-    if not is_large:
-        # Few names of many instances: found by name first, in whatever order they are shown.
-        by_name = Instance.objects.filter(pk__in=named.values("pk"))
-        return by_name if asked.text else named, None
     (order,) = ORDERS[asked.order][0]
     field = order.lstrip("-")
     before, behind = ("gte", "lte") if order.startswith("-") else ("lte", "gte")
@@ -181,15 +312,15 @@ def _counted_states(window: QuerySet[Instance]) -> list[tuple[str, int]]:
 
 
 def _matching(
-    window: QuerySet[Instance], machine: Machine, asked: Filter, states: dict[str, int]
+    window: QuerySet[Instance],
+    asked: Filter,
+    version: MachineVersion | None,
+    states: dict[str, int],
 ) -> QuerySet[Instance]:
     matching = window
     if asked.status:
         matching = matching.filter(status=STATUSES[asked.status])
-    if asked.version:
-        version = MachineVersion.objects.filter(machine=machine, public_id=asked.version).first()
-        if version is None:
-            raise InvalidParameter("The machine has no such version", "version")
+    if version is not None:
         matching = matching.filter(version=version)
     if asked.state:
         matching = matching.filter(
@@ -215,11 +346,7 @@ def _tree(states: dict[str, int]) -> list[StateCount]:
             paths.update(keys[: depth + 1] for depth in range(len(keys)))
         for path in paths:
             counts[path] += count
-    total = max(sum(states.values()), 1)
-    return [
-        StateCount(".".join(path), counts[path], round(100 * counts[path] / total))
-        for path in sorted(counts)[:STATES_OFFERED]
-    ]
+    return [StateCount(".".join(path), counts[path]) for path in sorted(counts)[:STATES_OFFERED]]
 
 
 def _split(path: str) -> list[str]:

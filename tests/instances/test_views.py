@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from authz.models import Membership
+from instances import places
 from instances.engine.holding import HELD_MS, Resume
 from instances.models import Delivery, Instance
 from instances.pages import definitions, timeline
@@ -149,17 +150,75 @@ def test_large_machines_are_looked_through_in_windows(admin, machine, monkeypatc
     for number in range(60):
         make_instance(machine, f"i-{number:02d}", state=state("rare" if number == 5 else "idle"))
 
-    first = admin.get(list_url(machine), {"state": "rare"})
+    first = admin.get(list_url(machine), {"state": "rare", "status": "running"})
     assert listed(first) == []
     assert "None so far" in first.content.decode()
 
-    url, found = list_url(machine) + "?state=rare", []
+    url, found = list_url(machine) + "?state=rare&status=running", []
     for _ in range(3):
         r = admin.get(url)
         found += listed(r)
         further = re.search(r'href="(\?[^"]*after=[^"]*)"', r.content.decode())
         url = list_url(machine) + further[1].replace("&amp;", "&") if further else url
     assert found == ["i-05"]
+
+
+def test_states_and_versions_of_many_are_found_without_looking_through(admin, machine, monkeypatch):
+    monkeypatch.setattr("instances.pages.listing.WINDOW", 10)
+    other = make_version(machine, "v2")
+    ids = [
+        make_instance(
+            machine,
+            f"i-{number:03d}",
+            state=state({"delivery": "packed"} if number % 4 else "idle"),
+            version=other if number % 3 else machine.current_version,
+        ).pk
+        for number in range(240)
+    ]
+    places.repair(ids)
+
+    def all_pages(query: str) -> list[str]:
+        seen: list[str] = []
+        url: str | None = f"{list_url(machine)}{query}"
+        while url:
+            r = admin.get(url)
+            seen += listed(r)
+            found = re.search(r'href="([^"]*)" rel="next"', r.content.decode())
+            url = list_url(machine) + found[1].replace("&amp;", "&") if found else None
+        return seen
+
+    newest_first = [f"i-{number:03d}" for number in reversed(range(240))]
+    in_delivery = [slug for slug in newest_first if int(slug[2:]) % 4]
+    assert all_pages("?state=delivery") == in_delivery
+    assert all_pages("?state=delivery.packed&sort=-created") == in_delivery[::-1]
+    assert all_pages(f"?version={other.public_id}") == [s for s in newest_first if int(s[2:]) % 3]
+    assert all_pages(f"?version={other.public_id}&state=idle") == [
+        slug for slug in newest_first if int(slug[2:]) % 3 and not int(slug[2:]) % 4
+    ]
+    assert all_pages("?state=nowhere") == []
+    assert (
+        "180 of 240 instances"
+        in admin.get(list_url(machine), {"state": "delivery"}).content.decode()
+    )
+
+
+def test_an_instance_that_has_just_moved_is_not_listed_where_it_was(admin, machine, monkeypatch):
+    monkeypatch.setattr("instances.pages.listing.WINDOW", 1)
+    made = [make_instance(machine, f"i-{number}", state=state("idle")) for number in range(3)]
+    places.repair([instance.pk for instance in made])
+    Instance.objects.filter(pk=made[1].pk).update(state=state("rare"))
+
+    assert listed(admin.get(list_url(machine), {"state": "idle"})) == ["i-2", "i-0"]
+
+
+def test_paused_ones_of_many_are_found(admin, machine, monkeypatch):
+    monkeypatch.setattr("instances.pages.listing.WINDOW", 10)
+    monkeypatch.setattr("instances.pages.listing.SCAN", 20)
+    for number in range(60):
+        status = Instance.Status.PAUSED if number in (2, 40) else Instance.Status.RUNNING
+        make_instance(machine, f"i-{number:02d}", status=status)
+
+    assert listed(admin.get(list_url(machine), {"status": "paused"})) == ["i-40", "i-02"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from authz.models import Membership
+from instances import places
 from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 from instances.runtime.errors import InvalidBundle as BundleRefused
@@ -101,17 +102,30 @@ def test_states_hold_those_in_states_inside_them(machine):
     assert where.versions == {machine.current_version_id: 2}
 
 
-def test_counting_has_a_bound_and_says_so(machine, monkeypatch):
+def test_many_are_counted_by_their_places(machine, monkeypatch):
     monkeypatch.setattr(state_counts, "COUNTED_MAX", 2)
-    make_instance(machine, "a")
-    make_instance(machine, "b")
-    exact = state_counts.whereabouts(machine)
-    make_instance(machine, "c")
+    one, two = make_instance(machine, "a"), make_instance(machine, "b")
+    few = state_counts.whereabouts(machine)
+    three = make_instance(machine, "c")
+    unknown = state_counts.whereabouts(machine)
+    places.repair([one.pk, two.pk, three.pk])
 
-    cut = state_counts.whereabouts(machine)
+    many = state_counts.whereabouts(machine)
 
-    assert (exact.total, exact.is_cut) == (2, False)
-    assert (cut.total, cut.is_cut) == (2, True)
+    assert (few.total, few.is_approximate) == (2, False)
+    assert (unknown.total, unknown.is_approximate) == (3, True)
+    assert (many.total, many.is_approximate) == (3, False)
+    assert many.states == {one.state: 3}
+    assert many.versions == {machine.current_version_id: 3}
+
+
+def test_counts_are_marked_while_a_dead_process_owes_some(machine, monkeypatch):
+    monkeypatch.setattr(state_counts, "COUNTED_MAX", 0)
+    places.repair([make_instance(machine, "a").pk])
+    places.begin("dead", "a-node-that-is-gone")
+    places.lose_dead("living")
+
+    assert state_counts.whereabouts(machine).is_approximate
 
 
 def test_bars_add_up(machine):
