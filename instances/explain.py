@@ -12,6 +12,7 @@ from typing import Any
 
 from instances.engine.errors import InstancePaused, MachineThrew, RejectedByAuthorizer
 from machines.flow.model import Graph, StateValue, Transition, active_paths
+from statebacked_site.words import utc
 
 STATES_NAMED_MAX = 3
 CLAIM_CHARS_MAX = 60
@@ -156,13 +157,23 @@ def _why_not_selected(
     return f"{event} is not handled in {here}; it is handled in {_some(elsewhere)}."
 
 
-def why_refused(code_: str, message: str, claims: Mapping[str, Any], slug: str) -> str:
-    """Why an event was not taken at all, from the code and message of its error."""
+def why_refused(
+    code_: str,
+    message: str,
+    claims: Mapping[str, Any],
+    slug: str,
+    paused_at: int | None = None,
+) -> str:
+    """Why an event was not taken at all, from the code and message of its error.
+
+    `paused_at`: since when the instance is paused, in ms, if it is known.
+    """
     match code_:
         case RejectedByAuthorizer.code:
             return f"Denied by `allowWrite` for {claims_text(claims)}."
         case InstancePaused.code:
-            return f"{code(slug)} is paused: it takes no events until somebody resumes it."
+            since = f" since {utc(paused_at):%-d %b %Y, %H:%M:%S} UTC" if paused_at else ""
+            return f"{code(slug)} is paused{since}: it takes no events until somebody resumes it."
         case MachineThrew.code:
             return f"The machine threw while it processed the event: {code(message)}"
         case _:

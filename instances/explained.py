@@ -33,7 +33,7 @@ def send_explained(request: HttpRequest, caller: Caller, machine: str, slug: str
     if answer.status_code == 200:
         explanation = _explain_answer(before, parse_event(request.body))
     else:
-        explanation = _explain_refusal(answer.status_code, body, caller.auth_context, slug)
+        explanation = _explain_refusal(answer.status_code, body, caller.auth_context, before)
     answer.content = write_json(body | {"explanation": explanation})
     return answer
 
@@ -56,7 +56,10 @@ def _explain_answer(before: Instance, event: str) -> Mapping[str, Any]:
 
 
 def _explain_refusal(
-    status: int, error: Mapping[str, Any], claims: Mapping[str, Any], slug: str
+    status: int, error: Mapping[str, Any], claims: Mapping[str, Any], instance: Instance
 ) -> Mapping[str, Any]:
     outcome = "refused" if status < 500 else "failed"
-    return {"outcome": outcome, "text": why_refused(error["code"], error["error"], claims, slug)}
+    text = why_refused(
+        error["code"], error["error"], claims, instance.slug, paused_at=instance.paused_at
+    )
+    return {"outcome": outcome, "text": text}

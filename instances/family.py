@@ -13,8 +13,10 @@ from django.db.models import Q
 from instances.models import Instance, Transition
 
 CHILDREN_MAX = 200
-# How many of the latest transitions with messages are looked at for correspondents.
+# How many of the latest transitions with messages are read for correspondents, and how many of the
+# latest of all are looked through for them: a history may be long and hold none.
 TRANSITIONS_MAX = 500
+LOOKED_THROUGH_MAX = 20_000
 
 Name = tuple[str, str]  # slugs of machine and instance
 
@@ -65,7 +67,9 @@ def _correspondents(instance: Instance) -> list[Correspondent]:
     messages = Q(effects__contains='"machineInstanceName"')
     messages |= Q(auth_context__contains='"stateBackedSender"')
     transitions = (
-        Transition.objects.filter(messages, instance_id=instance.pk)
+        Transition.objects.filter(
+            messages, instance_id=instance.pk, seq__gt=instance.seq - LOOKED_THROUGH_MAX
+        )
         .order_by("-seq")
         .values_list("effects", "auth_context", "created_at")[:TRANSITIONS_MAX]
     )

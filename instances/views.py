@@ -38,6 +38,7 @@ from instances.pages.listing import (
 from instances.pages.listing import Filter as ListFilter
 from instances.pages.moment import Moment, moment_of
 from instances.pages.privacy import public_moment, public_outcome, public_row
+from instances.pages.relatives import relatives_of
 from instances.pages.sending import choices_of
 from instances.pages.timeline import (
     BLOCK,
@@ -68,6 +69,7 @@ TAB_ICONS = {
     "timeline": "history",
     "context": "code",
     "timers": "clock",
+    "family": "tree",
     "logs": "logs",
     "raw": "file",
 }
@@ -370,7 +372,7 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         ),
         "admin_refusal": member.refusal("instances.admin"),
         "send_refusal": member.refusal("events.write"),
-        **_tab_context(instance, moment, tab, is_past=at is not None),
+        **_tab_context(instance, moment, tab, member.org.public_id, is_past=at is not None),
     }
 
 
@@ -380,7 +382,9 @@ def _picture_url(urls: Mapping[str, str], version: MachineVersion | None) -> str
     return reverse("version-diagram", kwargs={**urls, "version": version.public_id})
 
 
-def _tab_context(instance: Instance, moment: Moment, tab: str, *, is_past: bool) -> dict[str, Any]:
+def _tab_context(
+    instance: Instance, moment: Moment, tab: str, org: str, *, is_past: bool
+) -> dict[str, Any]:
     match tab:
         case "context":
             byte_count = len(moment.context.encode())
@@ -397,6 +401,8 @@ def _tab_context(instance: Instance, moment: Moment, tab: str, *, is_past: bool)
                 "timers": parts.timers_of(instance, _now_ms()),
                 "dead_letters": parts.dead_letter_count(instance),
             }
+        case "family":
+            return {"family": relatives_of(instance, org)}
         case "logs":
             return {"logs": parts.logs_of(instance, moment if is_past else None)}
         case "raw":

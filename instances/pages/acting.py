@@ -236,9 +236,8 @@ def _refused(
     instance: Instance, event: str, claims: Mapping[str, Any], error: EngineError
 ) -> Outcome:
     kind = "refused" if error.status < 500 else "failed"
-    return _nothing(
-        instance, event, kind, why_refused(error.code, str(error), claims, instance.slug)
-    )
+    why = why_refused(error.code, str(error), claims, instance.slug, paused_at=instance.paused_at)
+    return _nothing(instance, event, kind, why)
 
 
 def _nothing(instance: Instance, event: str, kind: str, why: str) -> Outcome:

@@ -84,6 +84,10 @@ def test_paused_instance_is_named():
 
     assert text == "`order-1` is paused: it takes no events until somebody resumes it."
 
+    text = why_refused("invalid-state", "", {}, "order-1", paused_at=1_700_000_000_000)
+
+    assert "is paused since 14 Nov 2023, 22:13:20 UTC" in text
+
 
 def test_claims_are_bounded():
     claims = {f"claim{n}": "x" * 1_000 for n in range(50)}

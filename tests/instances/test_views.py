@@ -461,12 +461,38 @@ def test_hostile_texts_are_inert(admin, machine):
     )  # fmt: skip
     make_log_entry(instance, HOSTILE, instance.created_at)
 
-    for tab in ("timeline", "context", "logs", "raw", "timers"):
+    for tab in ("timeline", "context", "logs", "raw", "timers", "family"):
         page = admin.get(url_of(instance), {"tab": tab}).content.decode()
         assert "<script>alert" not in page, tab
     assert "<script>alert" not in admin.get(list_url(machine)).content.decode()
     drawer = admin.get(url_of(instance, "instance-send"), {"event": HOSTILE}).content.decode()
     assert "<script>alert" not in drawer
+
+
+def test_family_is_a_tree_with_links_and_present_states(admin, machine):
+    parent = make_instance(machine, "the-parent", state=state("placed"))
+    middle = make_instance(machine, "the-middle", parent_id=parent.pk, parent_child=HOSTILE)
+    child = make_instance(machine, "the-child", parent_id=middle.pk, parent_child="kid")
+    to = {"machineName": machine.slug, "machineInstanceName": "nobody"}
+    make_transition(middle, 1, effects=json.dumps([{"t": "send", "to": to}]))
+
+    page = admin.get(url_of(middle), {"tab": "family"}).content.decode()
+
+    tree = page[page.index('aria-label="Parent and children"') : page.index("<h2>Messages</h2>")]
+    assert re.findall(r"<bdi>(the-[a-z]+)<", tree) == ["the-parent", "the-middle", "the-child"]
+    assert f'href="{url_of(parent)}"' in tree
+    assert f'href="{url_of(child)}"' in tree
+    assert "placed" in tree
+    messages = page[page.index("<h2>Messages</h2>") :]
+    assert "not there" in messages
+    assert "1 sent" in messages
+    assert "<script>alert" not in page
+
+
+def test_family_of_one_teaches_what_would_be_there(admin, machine):
+    page = admin.get(url_of(make_life(machine)), {"tab": "family"}).content.decode()
+
+    assert "No relatives" in page
 
 
 def test_instances_of_other_orgs_are_not_there(machine):
