@@ -18,6 +18,16 @@ const hear = assign((context: any, event: any) => ({
   },
 }));
 
+/** Counts, and says so if one has come out of turn. */
+const countPong = assign((context: any, event: any) => ({
+  public: {
+    ...context.public,
+    pongs: (context.public.pongs ?? 0) + 1,
+    last: event.n,
+    outOfTurn: (context.public.outOfTurn ?? 0) + (event.n - (context.public.last ?? event.n - 2) === 2 ? 0 : 1),
+  },
+}));
+
 export default createMachine({
   predictableActionArguments: true,
   context: { kid: null, public: { heard: [] } },
@@ -41,7 +51,7 @@ export default createMachine({
     up: { actions: sendParent((_: any, event: any) => ({ type: "note", n: event.n })) },
     pong: {
       actions: [
-        hear,
+        countPong,
         actions.choose([
           {
             cond: (_: any, event: any) => event.n < event.until,

@@ -18,6 +18,16 @@ const hear = assign(({ context, event }: any) => ({
   },
 }));
 
+/** Counts, and says so if one has come out of turn. */
+const countPong = assign(({ context, event }: any) => ({
+  public: {
+    ...context.public,
+    pongs: (context.public.pongs ?? 0) + 1,
+    last: event.n,
+    outOfTurn: (context.public.outOfTurn ?? 0) + (event.n - (context.public.last ?? event.n - 2) === 2 ? 0 : 1),
+  },
+}));
+
 export default createMachine({
   context: ({ input }: any) => ({
     machine: "family-xstate5",
@@ -45,7 +55,7 @@ export default createMachine({
     up: { actions: sendParent(({ event }: any) => ({ type: "note", n: event.n })) },
     pong: {
       actions: enqueueActions(({ context, event, enqueue }: any) => {
-        enqueue(hear as any);
+        enqueue(countPong as any);
         if (event.n < event.until) {
           const to = ref(event.from, context.machine) as any;
           enqueue.sendTo(to, { ...event, n: event.n + 1, from: event.to, to: event.from } as any);
