@@ -73,6 +73,10 @@ class Messages:
 
     def wake(self, key: Key, delivery: Delivery | None = None, *, forwarded: bool = False) -> None:
         """Deliver what is due for this target; `delivery` is a row of it that was claimed."""
+        if self.engine.draining:
+            if delivery is not None:
+                self.engine.on_delivered(delivery)
+            return  # it will be delivered by whoever looks for it next
         target = self.targets.get(key)
         if target is None:
             target = self.targets[key] = Target(key)
@@ -121,7 +125,7 @@ class Messages:
         """Begin what may begin; when all that was read has ended, read again or be done."""
         target.busy = True
         waiting = target.waiting
-        while waiting and not target.void:
+        while waiting and not target.void and not self.engine.draining:
             is_alone = waiting[0].kind == DeliveryKind.SPAWN
             if is_alone and target.in_flight:
                 break
@@ -133,10 +137,12 @@ class Messages:
         target.busy = False
         if target.in_flight:
             return
-        if waiting and not target.void:
+        if waiting and not target.void and not self.engine.draining:
             self._go_on(target)
             return
         waiting.clear()
+        if self.engine.draining:
+            target.again = target.void = target.has_more = False
         if target.void and not target.left:
             target.busy = True
             self._pause(target)

@@ -27,15 +27,24 @@ LEASE_S = 10.0
 LOST_SERVICE = 5  # a value of Transition.kind
 
 MACHINE = """
-import { createMachine, assign, fromPromise } from "npm:xstate@5";
+import { createMachine, assign, fromPromise, sendTo } from "npm:xstate@5";
 export const allowRead = () => true;
 export const allowWrite = () => true;
-const count = assign({ public: ({ context }) => ({ n: context.public.n + 1 }) });
+const count = assign({
+  public: ({ context }) => ({ ...context.public, n: context.public.n + 1 }),
+});
+const hear = assign({
+  public: ({ context, event }) => ({ ...context.public, heard: [...context.public.heard, event.n] }),
+});
+const ref = (name) => ({
+  type: "statebacked.instance", id: name, machineName: "shared", machineInstanceName: name,
+});
+const tell = sendTo(({ event }) => ref(event.to), ({ event }) => ({ type: "hear", n: event.n }));
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export default createMachine({
   initial: "idle",
-  context: { public: { n: 0 } },
-  on: { count: { actions: count } },
+  context: { public: { n: 0, heard: [] } },
+  on: { count: { actions: count }, tell: { actions: tell }, hear: { actions: hear } },
   states: {
     idle: { on: { work: "working", hang: "hanging" } },
     working: { invoke: { src: fromPromise(() => sleep(1500)), onDone: "worked" } },
@@ -72,7 +81,7 @@ class Node:
         status, answer = self.call("POST", "machines/shared", {"slug": slug})
         assert status == 200, answer
 
-    def send(self, slug: str, event: str) -> tuple[int, Any]:
+    def send(self, slug: str, event: Any) -> tuple[int, Any]:
         return self.call("POST", f"machines/shared/i/{slug}/events", {"event": event})
 
     def until_served(self, slug: str, event: str) -> Any:
@@ -191,6 +200,59 @@ def test_what_both_nodes_acknowledge_is_counted_once(cluster, nodes):
         assert len(cluster.kinds(slug)) == acknowledged + 1
     refused = sum(statuses.count(503) for _, statuses in answers)
     assert refused <= 0.05 * 60 * len(answers)
+
+
+def heard(node: Node, slug: str) -> list[int]:
+    _, answer = node.call("GET", f"machines/shared/i/{slug}")
+    return list(answer["publicContext"]["heard"])
+
+
+def wait_until_heard(node: Node, slug: str, expected: list[int]) -> None:
+    give_up = time.monotonic() + WAIT_S
+    while len(heard(node, slug)) < len(expected) and time.monotonic() < give_up:
+        time.sleep(0.1)
+    assert heard(node, slug) == expected
+
+
+def test_messages_of_a_sender_that_moves_between_nodes_stay_in_order(cluster, nodes):
+    nodes[0].create("teller")
+    nodes[0].create("listener")
+
+    for n in range(60):
+        event = {"type": "tell", "to": "listener", "n": n}
+        assert nodes[n % 2].send("teller", event)[0] == 200
+
+    wait_until_heard(nodes[1], "listener", list(range(60)))
+    assert cluster.rows("SELECT count(*) FROM delivery WHERE target_slug = 'listener'") == [(0,)]
+
+
+def test_messages_for_an_instance_with_services_go_where_they_run(cluster, nodes):
+    nodes[0].create("caller")
+    nodes[0].create("worker")
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(nodes[1].send, "worker", "work")
+        nodes[0].wait_for("worker", "working")
+        for n in range(5):
+            event = {"type": "tell", "to": "worker", "n": n}
+            assert nodes[0].send("caller", event)[0] == 200
+        assert working.result()[1]["state"] == "worked"
+
+    wait_until_heard(nodes[0], "worker", list(range(5)))
+    assert LOST_SERVICE not in cluster.kinds("worker")
+
+
+def test_messages_of_a_killed_node_are_delivered_by_another(cluster, nodes):
+    nodes[0].create("witness")
+    nodes[0].create("survivor")
+    third = cluster.start()
+    for n in range(30):
+        event = {"type": "tell", "to": "survivor", "n": n}
+        assert third.send("witness", event)[0] == 200
+
+    with third.server.process as process:  # which also closes its pipe
+        process.kill()
+
+    wait_until_heard(nodes[0], "survivor", list(range(30)))
 
 
 def test_event_for_an_unsettled_instance_is_processed_where_its_services_run(cluster, nodes):
