@@ -54,7 +54,8 @@ def schedules_page(request: HttpRequest, member: Member, machine: str) -> HttpRe
 def schedule_form(
     request: HttpRequest, member: Member, machine: str, schedule: str | None = None
 ) -> HttpResponse:
-    """A new schedule, or one that is there."""
+    """A new schedule, or one that is there: its event or context may be private."""
+    require(member.caller, WRITE)
     found = get_machine(member.caller, machine)
     there = service.get_schedule(found, schedule) if schedule is not None else None
     if request.method != "POST":
@@ -62,7 +63,6 @@ def schedule_form(
         if there is not None:
             form = Form(there.cron, there.time_zone, there.action, there.slug, there.payload)
         return _form_page(request, member, found, there, form)
-    require(member.caller, WRITE)
     posted = request.POST
     form = Form(**{name: posted.get(name, "").strip() for name in asdict(Form())})
     try:

@@ -60,6 +60,7 @@ class Filled:
     hostile_org: str
     versions: dict[str, str]  # the current version of a machine
     key: str
+    schedule: str
 
     def call(self, method: str, path: str, body: Any = None, **claims: str) -> Any:
         """The answer's JSON; raises urllib.error.HTTPError."""
@@ -89,10 +90,10 @@ def filled_site(data_dir: Path) -> Iterator[Filled]:
         summary = server.process.stdout.readline()
         assert "The demo is ready" in summary, summary
         run_manage_py("deploy", str(MACHINES / "hostile.ts"), "--data", str(data_dir))
-        site = Filled(server, empty_org="", hostile_org="", versions={}, key="")
+        site = Filled(server, empty_org="", hostile_org="", versions={}, key="", schedule="")
         site.call("POST", "machines", {"slug": "bare"})
         key = site.call("POST", "keys", {"name": HOSTILE, "use": "production"})["id"]
-        _fill_with_hostile(site)
+        schedule = _fill_with_hostile(site)
         printed = run_manage_py("shell", "-v", "0", "-c", SEED, "--data", str(data_dir))
         empty_org, hostile_org = printed.split()
         machines = site.call("GET", "machines")["machines"]
@@ -101,12 +102,20 @@ def filled_site(data_dir: Path) -> Iterator[Filled]:
             for machine in machines
             if machine.get("currentVersion")
         }
-        yield Filled(server, empty_org, hostile_org, versions, key)
+        yield Filled(server, empty_org, hostile_org, versions, key, schedule)
 
 
-def _fill_with_hostile(site: Filled) -> None:
+def _fill_with_hostile(site: Filled) -> str:
+    """Returns the id of a schedule."""
     for slug in (LONG_NAME, "second"):
         site.call("POST", "machines/hostile", {"slug": slug})
     for event in HOSTILE_EVENTS:
         site.call("POST", f"machines/hostile/i/{LONG_NAME}/events", {"event": event}, sub=HOSTILE)
     site.call("PUT", "machines/hostile/i/second/status", {"status": "paused"})
+    for body in (
+        {"cron": "30 2 1 * *", "create": {"slug": "x" * 110 + "-{date}"}, "paused": True},
+        {"cron": "0 0 29 2 *", "send": {"slug": LONG_NAME, "event": {"type": HOSTILE_EVENTS[5]}}},
+        {"cron": "*/5 * * * *", "send": {"slug": "none", "event": {"type": HOSTILE}}},
+    ):
+        schedule = site.call("POST", "machines/hostile/schedules", body)
+    return str(schedule["id"])

@@ -15,7 +15,7 @@ NOBODY = ""  # signed out
 class Page:
     label: str
     url_name: str  # of the pattern that answers it; empty for what no pattern does
-    path: str  # {org}, {empty}, {hostile}, {version:<machine>}, {key} stand for what a site has
+    path: str  # {org}, {empty}, {hostile}, {version:<machine>}, {key}, {schedule} stand for what a site has
     who: str = ADMIN
     status: int = 200
     waits_for: str = "main"  # there when the page is complete
@@ -50,6 +50,11 @@ PAGES = (
     Page("machine-without-version", "machine-page", "/o/{org}/machines/bare"),
     Page("deploy", "deploy-page", f"{ORDER}/deploy"),
     Page("machine-settings", "machine-settings", f"{ORDER}/settings"),
+    Page("schedules-first", "schedules-page", f"{ORDER}/schedules"),
+    Page("schedules-hostile", "schedules-page", f"{BAD}/schedules"),
+    Page("schedules-reader", "schedules-page", f"{BAD}/schedules", READER),
+    Page("new-schedule", "new-schedule", f"{ORDER}/schedules/new"),
+    Page("schedule", "schedule-page", BAD + "/schedules/{schedule}"),
     Page("versions", "versions-page", f"{ORDER}/versions"),
     Page("versions-hostile", "versions-page", f"{BAD}/versions"),
     Page("versions-reader", "versions-page", f"{ORDER}/versions", READER),
@@ -117,6 +122,8 @@ NO_PAGES = {
     "instance-pause",
     "instance-delete",
     "instance-timer",
+    "schedule-runs",
+    "schedule-act",
     "timer-action",
     "letter-action",
     "delete-key",
@@ -126,6 +133,7 @@ NO_PAGES = {
 def path_of(page: Page, site: Filled) -> str:
     path = page.path.replace("{org}", site.server.org_id).replace("{empty}", site.empty_org)
     path = path.replace("{hostile}", site.hostile_org).replace("{key}", site.key)
+    path = path.replace("{schedule}", site.schedule)
     for machine, version in site.versions.items():
         path = path.replace(f"{{version:{machine}}}", version)
     return path.replace("{link}", site.sign_in_link(READER)) if "{link}" in path else path

@@ -103,8 +103,9 @@ def test_others_see_nothing(machine, api):
     reader = key_api(machine.org, *sorted(ALL - {"instances.write"}))
 
     assert_error(stranger.get(f"{SCHEDULES}/{id_}"), 404, "not-found")
-    assert reader.get(f"{SCHEDULES}/{id_}").status_code == 200
     for refused in (
+        reader.get(SCHEDULES),
+        reader.get(f"{SCHEDULES}/{id_}"),
         reader.post(SCHEDULES, SEND),
         reader.patch(f"{SCHEDULES}/{id_}", {"paused": True}),
         reader.delete(f"{SCHEDULES}/{id_}"),

@@ -97,5 +97,20 @@ def test_readers_look_and_change_nothing(machine):
     client = signed_in(machine, Membership.Role.READ)
 
     assert client.get(url(machine, "schedules-page")).status_code == 200
+    assert client.get(url(machine, "new-schedule")).status_code == 403
     assert client.post(url(machine, "new-schedule"), FIELDS).status_code == 403
     assert not Schedule.objects.exists()
+
+
+def test_readers_see_no_payload(machine):
+    signed_in(machine).post(
+        url(machine, "new-schedule"), {**FIELDS, "payload": '{"type": "remind", "pin": 1234}'}
+    )
+    client = signed_in(machine, Membership.Role.READ)
+
+    page = client.get(url(machine, "schedules-page")).content.decode()
+    there = client.get(url(machine, "schedule-page", Schedule.objects.get().public_id))
+
+    assert "remind" in page
+    assert "1234" not in page
+    assert there.status_code == 403
