@@ -27,6 +27,13 @@ EVENT_BYTES_MAX = 400_000
 # xstate.after.1000.order.pending and xstate.after(1000)#order.pending
 _AFTER = re.compile(r"xstate\.after[.(]([^.)]+)[.)]#?(.*)", re.DOTALL)
 
+# Events of the platform's own deliveries.
+_WORDS = {
+    "statebacked.spawn": "create this instance",
+    "statebacked.child-done": "its child has ended",
+    "statebacked.child-error": "its child is lost",
+}
+
 # Everything that a dead letter keeps of its delivery, and gives back to it.
 _KEPT = [field.name for field in DeliveryFields._meta.get_fields()]
 
@@ -116,7 +123,7 @@ def type_words(kind: str) -> EventWords:
     """The same of an event's type."""
     match = _AFTER.fullmatch(kind)
     if match is None:
-        return EventWords(kind, "", kind)
+        return EventWords(_WORDS.get(kind, kind), "", kind)
     delay, state = match.groups()
     size = duration(int(delay)) if delay.isdecimal() and len(delay) < 16 else delay
     return EventWords(f"after {size}", state, kind)

@@ -117,3 +117,19 @@ def test_letters_need_the_admin_scope(machine):
     assert_error(reader.get("/dead-letters"), 403, "missing-scope")
     assert_error(reader.post("/dead-letters/7/deliveries"), 403, "missing-scope")
     assert_error(reader.delete("/dead-letters/7"), 403, "missing-scope")
+
+
+def test_message_to_an_unknown_machine_is_listed_by_its_name_and_keeps_its_sender(machine, api):
+    letter = make_letter(machine)
+    sender = '{"stateBackedSender":{"machineName":"a","machineInstanceName":"b"}}'
+    letter.kind, letter.auth_context, letter.hops = Delivery.Kind.MESSAGE, sender, 3
+    letter.target_machine_id, letter.target_machine = 0, "elsewhere"
+    letter.save()
+
+    listed = api.get("/dead-letters").json()["deadLetters"][0]
+    api.post("/dead-letters/7/deliveries")
+
+    assert (listed["kind"], listed["machineName"]) == ("message", "elsewhere")
+    delivery = Delivery.objects.get()
+    assert (delivery.auth_context, delivery.hops) == (sender, 3)
+    assert (delivery.target_machine_id, delivery.target_machine) == (0, "elsewhere")

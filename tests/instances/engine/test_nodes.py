@@ -34,7 +34,7 @@ const count = assign({
   public: ({ context }) => ({ ...context.public, n: context.public.n + 1 }),
 });
 const hear = assign({
-  public: ({ context, event }) => ({ ...context.public, heard: [...context.public.heard, event.n] }),
+  public: ({ context: { public: was }, event }) => ({ ...was, heard: [...was.heard, event.n] }),
 });
 const ref = (name) => ({
   type: "statebacked.instance", id: name, machineName: "shared", machineInstanceName: name,
