@@ -18,6 +18,7 @@ ON_POSTGRES = (
     "tests/instances/test_dead_letters_api.py",
     "tests/instances/test_event_path.py",
     "tests/instances/test_places.py",
+    "tests/instances/test_housekeeping.py",
     "tests/instances/test_realtime.py",
     "tests/instances/test_views.py",
     "tests/acceptance/test_concurrency.py",
