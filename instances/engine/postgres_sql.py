@@ -195,12 +195,17 @@ released AS (UPDATE delivery d SET
    ELSE least({PLANNED}, {STATEMENT_NOW_MS} + x.n) END
  FROM x WHERE d.id = x.id)
 SELECT id FROM changed"""
-HOLD = f"""WITH paused AS MATERIALIZED (SELECT t.id FROM instance t
+HOLD = f"""WITH paused AS MATERIALIZED (SELECT t.machine_id, t.slug FROM instance t
  JOIN delivery d ON d.target_machine_id = t.machine_id AND d.target_slug = t.slug
- WHERE d.id = $1::bigint AND t.status = 1 FOR SHARE OF t)
-UPDATE delivery SET claim_until = 0, claims = claims - 1,
- due_at = due_at + {HELD_MS} * (SELECT count(*) FROM paused)
- WHERE id = $1::bigint AND due_at < {HELD_MS} AND (SELECT count(*) FROM paused) >= 0"""
+ WHERE d.id = $1::bigint AND t.status = 1 FOR SHARE OF t),
+locked AS MATERIALIZED (SELECT d.id FROM delivery d
+ JOIN paused ON d.target_machine_id = paused.machine_id AND d.target_slug = paused.slug
+ WHERE d.due_at < {HELD_MS} ORDER BY d.id FOR UPDATE OF d),
+held AS (UPDATE delivery d SET due_at = d.due_at + {HELD_MS}, claim_until = 0, claims = 0
+ FROM locked WHERE d.id = locked.id AND d.due_at < {HELD_MS})
+UPDATE delivery SET claim_until = 0, claims = claims - 1
+ WHERE id = $1::bigint AND due_at < {HELD_MS} AND claims > 0
+   AND (SELECT count(*) FROM paused) = 0"""
 # The parent of a child that has not come to its end hears that there is none any more.
 DELETE = f"""WITH found AS MATERIALIZED (SELECT id, org_id, machine_id, slug, parent_id,
    parent_child, state FROM instance WHERE id = $1::bigint AND status <> 2 FOR UPDATE),

@@ -129,10 +129,13 @@ RELEASE_HELD = f"""UPDATE delivery AS d SET
    FROM instance t JOIN delivery e ON e.target_machine_id=t.machine_id AND e.target_slug=t.slug
    WHERE t.id=:id AND t.status=1) AS x
  WHERE d.id=x.id"""
-HOLD = f"""UPDATE delivery AS d SET claim_until=0, claims=claims-1,
- due_at=due_at+{HELD_MS}*EXISTS (SELECT 1 FROM instance t
-   WHERE t.machine_id=d.target_machine_id AND t.slug=d.target_slug AND t.status=1)
- WHERE id=? AND due_at<{HELD_MS}"""
+HOLD = f"""UPDATE delivery SET due_at=due_at+{HELD_MS}, claim_until=0, claims=0
+ WHERE due_at<{HELD_MS} AND (target_machine_id, target_slug)=
+   (SELECT t.machine_id, t.slug FROM delivery d
+    JOIN instance t ON t.machine_id=d.target_machine_id AND t.slug=d.target_slug
+    WHERE d.id=? AND t.status=1)"""
+GIVE_BACK = f"""UPDATE delivery SET claim_until=0, claims=claims-1
+ WHERE id=? AND due_at<{HELD_MS} AND claims>0"""
 DEAD_LETTER_COLUMNS = """id, kind, org_id, target_machine_id, target_machine, target_slug,
  source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
  attempts, last_error, created_at"""
@@ -341,7 +344,11 @@ class SqliteStore:
         self._task(lambda: self.db.execute(sql, (due_at_ms, delivery_id, HELD_MS)).rowcount)
 
     def hold(self, delivery_id: int) -> None:
-        self._task(lambda: self.db.execute(HOLD, (delivery_id,)).rowcount)
+        def work() -> None:
+            if self.db.execute(HOLD, (delivery_id,)).rowcount == 0:
+                self.db.execute(GIVE_BACK, (delivery_id,))
+
+        self._task(work)
 
     def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
         def work() -> None:

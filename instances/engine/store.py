@@ -123,7 +123,10 @@ class Store(Protocol):
         """Give a delivery back without counting an attempt."""
 
     def hold(self, delivery_id: int) -> None:
-        """Give back a delivery whose instance is paused, until it resumes; it may have by now."""
+        """Give back a delivery whose instance is paused, and hold all that waits for that one.
+
+        Where it has resumed by now, the delivery is only given back.
+        """
 
     def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
         """Count a failed attempt; the last one makes it a dead letter, and tells the parent of a

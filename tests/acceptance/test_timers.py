@@ -191,3 +191,25 @@ def _due_times(site: Site, machine: str, slug: str) -> list[int]:
         slug,
     )
     return [due_at for (due_at,) in rows]
+
+
+def test_pause_holds_timers_until_somebody_resumes(site: Site, deploy: Deploy):
+    machine = deploy("alarm-xstate5.ts")
+    slug = "held"
+    status = f"/machines/{machine}/i/{slug}/status"
+    site.create(machine, slug)
+    site.send(machine, slug, {"type": "start", "delayMs": YEAR_MS})
+    site.send(machine, slug, {"type": "remind", "delayMs": 1})
+    eventually(lambda: site.context(machine, slug)["public"]["reminded"] == 1)
+
+    assert site.request("PUT", status, {"status": "paused"}).status == 204
+    paused = site.request("GET", f"/machines/{machine}/i/{slug}/admin").json
+    assert (paused["status"], "pausedAt" in paused) == ("paused", True)
+    assert site.send(machine, slug, "stop").status == 409
+
+    wrong = site.request("PUT", status, {"status": "paused", "timers": "fire-now"})
+    assert (wrong.status, wrong.json["parameter"]) == (400, "timers")
+    resumed = site.request("PUT", status, {"status": "running", "timers": "fire-now"})
+    assert resumed.status == 204
+    eventually(lambda: site.state(machine, slug).json["state"] == "rung", what="it fires at once")
+    assert [row.kind for row in site.history(machine, slug)].count(TIMER) == 2

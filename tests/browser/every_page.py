@@ -15,7 +15,7 @@ NOBODY = ""  # signed out
 class Page:
     label: str
     url_name: str  # of the pattern that answers it; empty for what no pattern does
-    path: str  # {org}, {empty}, {hostile}, {version:<machine>}, {key}, {schedule} stand for what a site has
+    path: str  # {org}, {key}, {version:<machine>} … stand for what a site has: see path_of
     who: str = ADMIN
     status: int = 200
     waits_for: str = "main"  # there when the page is complete

@@ -14,6 +14,7 @@ from tests.instances.engine.simulated import Answer, Site
 from tests.instances.engine.test_store import (
     created,
     database,
+    done_with,
     loop,
     open_store,
     postgres_database_url,
@@ -152,6 +153,20 @@ def test_what_was_on_its_way_is_held(store, loop, rows, created, put_status, dat
     put_status(PAUSED)
 
     assert rows("SELECT due_at, claims, claim_until FROM delivery") == [(5_000 + HELD_MS, 0, 0)]
+
+
+def test_all_that_waits_for_a_paused_instance_is_held_with_the_first(
+    store, loop, rows, created, put_status, database
+):
+    set_timers(store, loop, created, first=5_000, second=6_000, later=now_ms() + 600_000)
+    first, *_ = claimed(store, loop)
+    put_status(PAUSED)
+    database.execute(f"UPDATE delivery SET due_at = due_at - {HELD_MS}")  # as sent after the pause
+    store.hold(first.id)
+    done_with(store, loop)
+
+    assert rows(f"SELECT count(*) FROM delivery WHERE due_at < {HELD_MS} OR claims > 0") == [(0,)]
+    assert [name for name, _ in rows(DUE)] == ["first", "second", "later"]
 
 
 def test_hold_that_comes_after_the_resume_gives_back(store, loop, rows, created, put_status):
