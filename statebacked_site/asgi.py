@@ -36,7 +36,7 @@ realtime_application = RealtimeConsumer.as_asgi()
 
 PREFLIGHT_HEADERS = [
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, OPTIONS"),
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE, OPTIONS"),
     (b"access-control-max-age", b"86400"),
     (b"content-length", b"0"),
 ]

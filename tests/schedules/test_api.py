@@ -173,3 +173,9 @@ def test_nobody_can_say_that_a_schedule_sent_an_event():
     from authz.callers import OWN_CLAIMS
 
     assert {"stateBackedSchedule", "stateBackedSender"} == OWN_CLAIMS
+
+
+def test_browsers_may_change_schedules():
+    from statebacked_site.asgi import PREFLIGHT_HEADERS
+
+    assert b"PATCH" in dict(PREFLIGHT_HEADERS)[b"access-control-allow-methods"]

@@ -18,7 +18,9 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("method", type=str.upper, choices=["GET", "POST", "PUT", "DELETE"])
+        parser.add_argument(
+            "method", type=str.upper, choices=["GET", "POST", "PUT", "PATCH", "DELETE"]
+        )
         parser.add_argument("path", help="below /api, such as machines/toggler/i/first")
         parser.add_argument("body", nargs="?", type=_json, help="JSON")
         parser.add_argument("--org", help="id or name of the org (the first one)")
