@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
+from instances.engine import postgres_sql
 from instances.engine.holding import HELD_MS, Resume
 from instances.engine.operations import Delivery, Outcome
+from tests.acceptance.polling import eventually
 from tests.instances.engine.simulated import Answer, Site
 from tests.instances.engine.test_store import (
+    SqliteDatabase,
     created,
     database,
     done_with,
@@ -191,6 +196,40 @@ def test_failure_on_the_way_leaves_held_what_is_held(store, loop, rows, created,
 
     assert rows(DUE) == [("due", 5_000 + HELD_MS)]
     assert rows("SELECT count(*) FROM dead_letter") == [(0,)]
+
+
+@pytest.mark.parametrize("first", ["hold", "resume"])
+def test_hold_and_resume_at_the_same_time_leave_nothing_held(
+    store, loop, rows, created, put_status, database, first
+):
+    """Whichever comes second waits for the first one, and sees what it has done."""
+    if isinstance(database, SqliteDatabase):
+        pytest.skip("there is one writer")
+    set_timers(store, loop, created, due=5_000)
+    (delivery,) = claimed(store, loop)
+    put_status(PAUSED)
+    database.execute("UPDATE delivery SET due_at = 5000")  # as one that came after the pause
+    statements = {
+        "hold": postgres_sql.HOLD.replace("$1", str(delivery.id)),
+        "resume": postgres_sql.RESUME.replace("$1", str(created.row_id)).replace("$2", "0"),
+    }
+    second = statements["resume" if first == "hold" else "hold"]
+
+    with ThreadPoolExecutor(1) as thread, psycopg.connect(database.url) as transaction:
+        transaction.execute(statements[first])
+        waiting = thread.submit(database.execute, second)
+        eventually(
+            lambda: database.rows(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND datname = current_database()"
+            ),
+            what="the second one waits",
+        )
+        transaction.commit()
+        waiting.result(20)
+
+    assert rows("SELECT due_at, claim_until FROM delivery") == [(5_000, 0)]
+    assert rows("SELECT status FROM instance") == [(RUNNING,)]
 
 
 # --- the engine
