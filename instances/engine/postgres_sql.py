@@ -133,6 +133,14 @@ REASON = """SELECT (SELECT commit_id FROM transition WHERE instance_id = $1::big
  EXISTS (SELECT 1 FROM transition WHERE instance_id = $1::bigint AND request_key = $3::text),
  EXISTS (SELECT 1 FROM delivery WHERE id = $4::bigint)"""
 
+# Of steps of which nothing took place: the instances that somebody else has moved since. Their
+# seq before the step, and the step's commit id: an earlier attempt of ours may have moved them.
+OUTRUN = f"""SELECT x.n FROM {
+    _unnest("x", "n bigint, id bigint, base bigint, commit_id bigint", 1)
+} JOIN instance t ON t.id = x.id WHERE t.status = 0 AND t.seq > x.base
+ AND NOT EXISTS (SELECT 1 FROM transition h WHERE h.instance_id = x.id AND h.seq = x.base + 1
+   AND h.commit_id = x.commit_id)"""
+
 INSTANCE_IDS = "SELECT nextval('instance_id_seq') FROM generate_series(1, $1::bigint)"
 DELIVERY_IDS = "SELECT nextval('delivery_id_seq') FROM generate_series(1, $1::bigint)"
 

@@ -314,11 +314,48 @@ class PostgresStore:
     ) -> list[tuple[Operation, Outcome]]:
         """Find out why, in the order of the batch, for those of which nothing took place."""
         again = [operation for operation, _ in plan.outcomes if operation.activation in failed]
+        for operation in await self._outrun(again):
+            _kill(operation)
         answers = iter(await self._commit_one_by_one(again))
         return [
             next(answers) if operation.activation in failed else (operation, outcome)
             for operation, outcome in plan.outcomes
         ]
+
+    async def _outrun(self, operations: list[Operation]) -> list[Operation]:
+        """The first steps of instances that another node was faster with: one question for all.
+
+        Where the reason may be another one, or there is no answer, they are asked for one by one.
+        """
+        first: dict[Activation, Operation] = {}
+        for operation in operations:
+            if not operation.activation.dead:
+                first.setdefault(operation.activation, operation)
+        plain = [
+            operation
+            for operation in first.values()
+            if operation.kind is not Kind.INIT
+            and operation.delivery is None
+            and operation.request_key is None
+            and operation.activation.row_id is not None
+        ]
+        if not plain:
+            return []
+        changes = [_changes(operation) for operation in plain]
+        try:
+            rows = await self._ask(
+                self._committer,
+                "outrun",
+                bigints(range(len(plain))),
+                bigints([operation.activation.row_id or 0 for operation in plain]),
+                bigints([o.seq - is_new for o, is_new in zip(plain, changes, strict=True)]),
+                bigints(
+                    [o.commit_id if is_new else 0 for o, is_new in zip(plain, changes, strict=True)]
+                ),
+            )
+        except DatabaseError:
+            return []
+        return [plain[_int(n)] for (n,) in rows]
 
     async def _commit_one_by_one(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
         outcomes: list[tuple[Operation, Outcome]] = []
@@ -661,6 +698,7 @@ COMMITTING = {
     "steps": sql.STEPS,
     "batch": sql.BATCH,
     "reason": sql.REASON,
+    "outrun": sql.OUTRUN,
     "instance_ids": sql.INSTANCE_IDS,
     "delivery_ids": sql.DELIVERY_IDS,
 }
