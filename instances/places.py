@@ -28,15 +28,16 @@ SWEPT_TOGETHER = 5_000
 LOCK_KEY = 7_214_003  # of Postgres's advisory lock: any number that nobody else uses
 LEASE_LEFT_MS_MIN = 4_000  # a living node has more than this; see engine/membership.py
 
-# `{among}` is a condition on the id. First what exists and is elsewhere than its place says, then
-# the places of what is gone.
+# `{among}` is a condition on the id; it is said of both sides of a join, so that neither is read as
+# a whole. First what exists and is elsewhere than its place says, then the places of what is gone.
 MOVED = """
-SELECT i.id FROM instance i LEFT JOIN place p ON p.instance_id = i.id
+SELECT i.id FROM instance i LEFT JOIN place p ON p.instance_id = i.id AND p.instance_id {among}
   LEFT JOIN known_state s ON s.id = p.state_id
 WHERE i.id {among} AND i.status <> 2
   AND (p.instance_id IS NULL OR p.version_id <> i.version_id OR s.text <> i.state)
 UNION ALL
-SELECT p.instance_id FROM place p LEFT JOIN instance i ON i.id = p.instance_id AND i.status <> 2
+SELECT p.instance_id FROM place p
+  LEFT JOIN instance i ON i.id = p.instance_id AND i.status <> 2 AND i.id {among}
 WHERE p.instance_id {among} AND i.id IS NULL
 """
 STATES = "SELECT DISTINCT machine_id, state FROM instance WHERE id {among} AND status <> 2"
@@ -68,7 +69,7 @@ def repair(instance_ids: Sequence[int]) -> int:
     for first in range(0, len(instance_ids), REPAIRED_TOGETHER):
         ids = _list(instance_ids[first : first + REPAIRED_TOGETHER])
         # Asked without the lock: most instances are where they were.
-        moved = [id_ for (id_,) in _rows(MOVED.format(among=_among()), ids, ids)]
+        moved = [id_ for (id_,) in _rows(MOVED.format(among=_among()), *[ids] * 4)]
         if moved:
             repaired += len(moved)
             _rewrite(_list(moved))
@@ -83,9 +84,11 @@ def sweep() -> Iterator[int]:
     last = max(newest or 0, newest_place or 0)
     for first in range(1, last + 1, SWEPT_TOGETHER):
         part = (first, min(first + SWEPT_TOGETHER - 1, last))
-        moved = [id_ for (id_,) in _rows(MOVED.format(among="BETWEEN %s AND %s"), *part, *part)]
-        for begin in range(0, len(moved), REPAIRED_TOGETHER):
-            _rewrite(_list(moved[begin : begin + REPAIRED_TOGETHER]))
+        moved = [id_ for (id_,) in _rows(MOVED.format(among="BETWEEN %s AND %s"), *part * 4)]
+        # On SQLite other writers wait meanwhile; on Postgres only other repairs do.
+        step = SWEPT_TOGETHER if connection.vendor == "postgresql" else REPAIRED_TOGETHER
+        for begin in range(0, len(moved), step):
+            _rewrite(_list(moved[begin : begin + step]))
         yield len(moved)
 
 

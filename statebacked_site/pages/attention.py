@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from authz.members import Member
 from instances import deliveries
+from instances.engine.holding import HELD_MS
 from instances.models import DeadLetter, Delivery
 from instances.pages.words import Leaf
 from statebacked_site import words
@@ -20,6 +21,7 @@ from statebacked_site.pages.timers import leaves_by_target, machines_by_id
 
 ROWS = 50
 LATE_MS = 60_000
+TRIED_AGAIN_WITHIN_MS = 300_000  # far longer than from one attempt to the next
 KINDS = ("all", "letters", "failing")
 
 
@@ -63,8 +65,12 @@ def _page(
         raise InvalidParameter(f"The kind is one of {', '.join(KINDS)}", "kind")
     now_ms = time.time_ns() // 1_000_000
     dead = deliveries.letters(member.caller)
+    # What has failed is due again soon, or held: so the index by time leads to it, past all the
+    # timers that only wait.
     failing = deliveries.pending(member.caller).filter(
-        Q(attempts__gt=0) | Q(due_at__lt=now_ms - LATE_MS)
+        Q(due_at__lt=now_ms - LATE_MS)
+        | Q(attempts__gt=0, due_at__lt=now_ms + TRIED_AGAIN_WITHIN_MS)
+        | Q(attempts__gt=0, due_at__gte=HELD_MS)
     )
     items = [] if kind == "failing" else items_of(list(dead[:ROWS]))
     items += [] if kind == "letters" else items_of(list(failing[:ROWS]))
