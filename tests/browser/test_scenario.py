@@ -136,7 +136,7 @@ def test_from_the_printed_link_to_a_cancelled_timer(fresh):
 
     # Preview an event as the shop, then send it.
     page.locator('#send [name=event][value="ship"]').check()
-    page.get_by_label("Payload").fill('{"trackingNumber": "X1"}')
+    page.get_by_role("textbox", name="Payload").fill('{"trackingNumber": "X1"}')
     page.get_by_label("Claims", exact=True).fill('{"sub": "sam", "role": "staff"}')
     page.get_by_role("button", name="Preview").click()
     page.wait_for_selector('[data-outcome="changed"]')
