@@ -127,7 +127,7 @@ INSTALLED_APPS = [
     "authz",
     "machines",
     "instances",
-    "schedules",
+    "machines.schedules",
 ]
 
 MIDDLEWARE = [

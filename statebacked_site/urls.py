@@ -20,6 +20,7 @@ from machines.api import (
     ProvisionalVersionView,
     VersionsView,
 )
+from machines.schedules.api import SchedulesView, ScheduleView
 from machines.views import (
     deploy_page,
     machine_page,
@@ -33,7 +34,6 @@ from machines.views import (
     version_picture,
     versions_page,
 )
-from schedules.api import SchedulesView, ScheduleView
 from statebacked_site.api import SchemaView
 from statebacked_site.pages.attention import attention_page, letter_action
 from statebacked_site.pages.home import home, org_home
@@ -71,7 +71,7 @@ pages = [
     path(f"{OF_VERSION}/picture", version_picture, name="version-picture"),
     path(f"{OF_VERSION}/export.<str:kind>", version_export, name="version-export"),
     path("", include("instances.urls")),
-    path("", include("schedules.urls")),
+    path("", include("machines.schedules.urls")),
     path(f"{OF_ORG}/timers", timers_page, name="timers-page"),
     path(f"{OF_ORG}/timers/<int:timer>", timer_action, name="timer-action"),
     path(f"{OF_ORG}/attention", attention_page, name="attention-page"),

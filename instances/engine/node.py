@@ -33,7 +33,7 @@ from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
 from machines.models import VersionCode
-from schedules.due import Schedules
+from machines.schedules.due import Schedules
 
 if TYPE_CHECKING:
     from instances.fan_out import FanOut

@@ -7,8 +7,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from schedules.cron import next_runs
-from schedules.models import Schedule
+from machines.schedules.cron import next_runs
+from machines.schedules.models import Schedule
 from statebacked_site.fields import (
     Flag,
     JsonObject,

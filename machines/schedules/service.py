@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from authz.callers import Caller
 from instances.event_bodies import parse_event
 from machines.models import Machine
-from schedules.cron import checked_cron, checked_zone, next_run
-from schedules.models import Schedule
-from schedules.names import checked_template
+from machines.schedules.cron import checked_cron, checked_zone, next_run
+from machines.schedules.models import Schedule
+from machines.schedules.names import checked_template
 from statebacked_site.errors import Conflict, InvalidParameter, NotFound
 from statebacked_site.identifiers import SLUG
 from statebacked_site.json_text import write_json

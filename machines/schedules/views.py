@@ -13,11 +13,11 @@ from authz.members import Member
 from authz.permissions import require
 from machines.access import get_machine
 from machines.models import Machine
+from machines.schedules import service
+from machines.schedules.cron import checked_cron, checked_zone, next_runs
+from machines.schedules.models import Schedule
+from machines.schedules.serializers import NEXT_RUNS
 from machines.views import of_machine
-from schedules import service
-from schedules.cron import checked_cron, checked_zone, next_runs
-from schedules.models import Schedule
-from schedules.serializers import NEXT_RUNS
 from statebacked_site.errors import Conflict, InvalidParameter
 from statebacked_site.frame import org_page, render_page, tell
 from statebacked_site.json_text import MalformedJson, parse_json

@@ -5,7 +5,7 @@ from django.test import Client
 from django.urls import reverse
 
 from authz.models import Membership
-from schedules.models import Schedule
+from machines.schedules.models import Schedule
 from tests.factories import make_machine, make_member, make_org
 
 pytestmark = pytest.mark.django_db

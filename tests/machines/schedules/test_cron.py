@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from schedules.cron import checked_cron, checked_zone, latest_run, next_run, next_runs
-from schedules.names import checked_template, name_at
+from machines.schedules.cron import checked_cron, checked_zone, latest_run, next_run, next_runs
+from machines.schedules.names import checked_template, name_at
 from statebacked_site.errors import InvalidParameter
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from schedules import views
+from machines.schedules import views
 
 SCHEDULES = "o/<str:org>/machines/<str:machine>/schedules"
 

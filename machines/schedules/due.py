@@ -17,9 +17,9 @@ from instances.engine.core import Clock
 from instances.engine.scheduling import Firing
 from instances.lookups import in_thread
 from instances.models import Delivery, Instance
-from schedules.cron import checked_zone, latest_run, next_run
-from schedules.models import Schedule
-from schedules.names import name_at
+from machines.schedules.cron import checked_zone, latest_run, next_run
+from machines.schedules.models import Schedule
+from machines.schedules.names import name_at
 from statebacked_site.errors import InvalidParameter
 from statebacked_site.fields import iso_timestamp
 from statebacked_site.json_text import JsonText, write_json

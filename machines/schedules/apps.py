@@ -2,5 +2,6 @@ from django.apps import AppConfig
 
 
 class SchedulesConfig(AppConfig):
-    name = "schedules"
+    name = "machines.schedules"
+    label = "schedules"
     default_auto_field = "django.db.models.BigAutoField"

@@ -7,8 +7,8 @@ import pytest
 
 from authz.scopes import ALL
 from instances.models import Instance
-from schedules import due, service
-from schedules.models import Schedule
+from machines.schedules import due, service
+from machines.schedules.models import Schedule
 from tests.factories import (
     admin_api,
     assert_error,

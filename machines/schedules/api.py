@@ -7,8 +7,8 @@ from rest_framework.response import Response
 
 from authz.permissions import Rule, scope
 from machines.access import get_machine
-from schedules import service
-from schedules.serializers import (
+from machines.schedules import service
+from machines.schedules.serializers import (
     ChangeSchedule,
     CreateSchedule,
     ScheduleDetails,
