@@ -316,6 +316,18 @@ def test_logs_are_newest_first_and_inert(browser, org, instance):
     assert "theirs" not in text
 
 
+def test_rest_of_a_long_line_is_folded_unless_it_was_searched_for(browser, org, instance):
+    make_log_entry(instance, "short", NOW_MS)
+    assert "<details" not in assert_strict(browser.get(url(org, "/logs")))
+
+    make_log_entry(instance, "a" * 800 + "needle" + "b" * 100, NOW_MS)
+    assert "106 more characters" in assert_strict(browser.get(url(org, "/logs")))
+    found = assert_strict(browser.get(url(org, "/logs?q=needle")))
+
+    assert "<details open>" in found
+    assert "<mark>needle</mark>" in found
+
+
 def test_logs_say_which_kind_of_nothing(browser, org, instance):
     assert "Nothing was logged yet" in text_of(browser.get(url(org, "/logs")).content.decode())
 
