@@ -17,7 +17,7 @@ from django.db.models.functions import Length, Substr
 from instances.deliveries import type_words
 from instances.models import Transition
 from instances.pages.lanes import Lane
-from instances.pages.words import Leaf, duration, leaves_of
+from instances.pages.words import Leaf, cut, duration, leaves_of
 
 BLOCK = 10  # transitions; static/instances/timeline.js knows it by data-size
 BLOCKS_MAX = 12  # in one answer
@@ -28,6 +28,7 @@ HEAD_CHARS = 4_000  # of an event, its report and effects
 IDLE_MS = 60_000  # from here on the timeline says how long nothing happened
 NAMES_SHOWN = 3
 ERROR_CHARS_MAX = 300
+NAME_CHARS_MAX = 60  # of senders, actions, services and timers
 
 KINDS = {
     Transition.Kind.INIT: ("plus", "created"),
@@ -274,9 +275,9 @@ def who(auth_context: str) -> str:
         if isinstance(claims.get(name), str | int) and claims[name] != ""
     ]
     if named or not claims:
-        return ", ".join(named)
+        return cut(", ".join(named), NAME_CHARS_MAX)
     name, value = next(iter(claims.items()))
-    return f"{name}={value}" if isinstance(value, str | int) else name
+    return cut(f"{name}={value}" if isinstance(value, str | int) else name, NAME_CHARS_MAX)
 
 
 def claims_of(auth_context: str) -> Mapping[str, Any]:
@@ -313,14 +314,15 @@ def _names(value: Any) -> list[str]:
         for item in value or []
     ]  # fmt: skip
     more = len(names) - NAMES_SHOWN
-    return [*names[:NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])]
+    shown = [cut(name, NAME_CHARS_MAX) for name in names[:NAMES_SHOWN]]
+    return [*shown, *([f"{more} more"] if more > 0 else [])]
 
 
 def _timer_name(effect: Mapping[str, Any]) -> str:
     """The event of a timer, or of `after` the state that waits."""
     event = effect.get("event")
     name = event.get("type") if isinstance(event, dict) else None
-    return timer_name(str(name or effect.get("id") or "timer"))
+    return cut(timer_name(str(name or effect.get("id") or "timer")), NAME_CHARS_MAX)
 
 
 def _set_timer(effect: Mapping[str, Any]) -> str:

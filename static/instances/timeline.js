@@ -10,6 +10,7 @@ const KEPT_MAX = 400; // blocks that are kept, whether they are in the page or n
 const SETTLE_MS = 50; // what is scrolled past in less is not asked for
 const ASKED_MAX = 12; // blocks in one request; the server gives no more
 const BLOCKS_MAX = 25_000; // browsers can't show boxes that are higher than some 17 million pixels
+const HEAD_PX = 64; // what stays above the rows: the filters, and the names of lanes
 const TOP_PX = 8;
 const PLACE = 0.25; // of the window's height: where a row stands that was jumped to
 
@@ -82,6 +83,7 @@ export class Timeline {
   /** Brings a row into view: a little if it is near, else to a quarter of the height. */
   reveal(seq) {
     if (this.panel.clientHeight === 0) return;
+    if (seq === this.newest) return this.toTop();
     const number = this.#blockOf(seq);
     if (number < this.#low || number > this.#high) this.center = number;
     let row = this.row(seq);
@@ -94,7 +96,15 @@ export class Timeline {
       this.panel.scrollTop += this.#onScreen(row) - this.panel.clientHeight * PLACE;
       this.#arrange();
     }
-    row.scrollIntoView({ block: "nearest" });
+    this.#scrollTo(row);
+  }
+
+  /** By as little as need be. Not by scrollIntoView: that moves the page around the panel as well. */
+  #scrollTo(row) {
+    const top = this.#onScreen(row) - HEAD_PX;
+    const below = this.#onScreen(row) + row.offsetHeight - this.panel.clientHeight;
+    if (top < 0) this.panel.scrollTop += top;
+    else if (below > 0) this.panel.scrollTop += below;
   }
 
   toTop() {

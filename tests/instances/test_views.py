@@ -464,6 +464,8 @@ def test_hostile_texts_are_inert(admin, machine):
     for tab in ("timeline", "context", "logs", "raw", "timers", "family"):
         page = admin.get(url_of(instance), {"tab": tab}).content.decode()
         assert "<script>alert" not in page, tab
+    rows = admin.get(url_of(instance, "instance-rows"), {"blocks": "0"}).content.decode()
+    assert max(map(len, re.findall(r">([^<]*)<", rows))) < 400  # no name fills the timeline
     assert "<script>alert" not in admin.get(list_url(machine)).content.decode()
     drawer = admin.get(url_of(instance, "instance-send"), {"event": HOSTILE}).content.decode()
     assert "<script>alert" not in drawer
