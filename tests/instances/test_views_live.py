@@ -28,6 +28,7 @@ export default createMachine({
   initial: "draft",
   context: { stock: 0, public: { n: 0 } },
   on: {
+    note: { actions: assign({ n: ({ context }) => (context.n ?? 0) + 1 }) },
     hang: { actions: assign({ n: () => { for (;;) {} } }) },
     crash: { actions: assign({ n: () => { throw new TypeError("no such thing"); } }) },
   },
@@ -310,6 +311,44 @@ def test_page_follows_time_travels_and_sends(tab, person):
     tab.keyboard.press("Control+Enter")
     tab.wait_for_selector("#outcome :text('Sent')")
     tab.wait_for_selector('.flow-state.is-leaf[data-node="paid"]')
+
+
+ROWS_IN_VIEW = """() => {
+  const panel = document.getElementById("timeline-panel").getBoundingClientRect();
+  return [...document.querySelectorAll("#timeline [data-seq]")].filter((row) => {
+    const { top, bottom } = row.getBoundingClientRect();
+    return bottom > panel.top + 40 && top < panel.bottom;
+  }).map((row) => Number(row.dataset.seq));
+}"""
+
+
+def test_timeline_holds_only_what_is_seen_and_keeps_it_in_place(tab, person):
+    slug = person.create("long-lived")
+    for _ in range(120):
+        person.send(slug, "note")
+    tab.goto(person.page(slug))
+    tab.wait_for_selector('#timeline [data-seq="121"]')
+
+    assert tab.locator("#timeline [data-seq]").count() < 80
+    tab.evaluate("document.getElementById('timeline-panel').scrollTop = 1e9")
+    tab.wait_for_selector('#timeline [data-seq="1"]')
+    assert tab.locator('#timeline [data-seq="121"]').count() == 0
+
+    tab.goto(f"{person.page(slug)}?at=60")
+    tab.wait_for_selector('#timeline [data-seq="60"][aria-current]')
+    in_view = tab.evaluate(ROWS_IN_VIEW)
+    assert 60 in in_view
+    assert in_view == list(range(in_view[0], in_view[-1] - 1, -1))
+
+    place = tab.locator('#timeline [data-seq="60"]').bounding_box()
+    person.send(slug, "note")  # a row above what is looked at
+    tab.wait_for_selector("[data-new-rows]:not([hidden])")
+    assert tab.locator('#timeline [data-seq="60"]').bounding_box() == place
+    tab.locator("[data-new-rows]").click()
+    tab.wait_for_selector('#timeline [data-seq="122"]')
+
+    tab.select_option("[data-timeline-form] [name=source]", "timer")
+    tab.wait_for_selector("#timeline :text('No transition of the 122 matches.')")
 
 
 def test_list_to_event_by_keyboard_alone(tab, person):

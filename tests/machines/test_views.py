@@ -1,5 +1,6 @@
 import gzip
 
+import msgspec
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
@@ -9,7 +10,7 @@ from instances.models import Instance
 from instances.runtime.bundle import BundleInfo
 from instances.runtime.errors import InvalidBundle as BundleRefused
 from machines import code_view, diagrams, state_counts
-from machines.flow import CannotDescribe, Graph, draw
+from machines.flow import CannotDescribe, Direction, Graph, draw
 from machines.models import Machine, MachineVersion, VersionCode, VersionDiagram
 from machines.thumbs import lit, thumb_of
 from tests.factories import make_instance, make_machine, make_org, make_version
@@ -375,6 +376,23 @@ def test_diagram_is_drawn_anew_when_drawing_has_changed(browser, machine, descri
 
     assert 'data-node="idle"' in browser.get(diagram_path(machine)).content.decode()
     assert len(described) == 1
+
+
+def test_new_version_is_drawn_in_the_direction_of_the_one_before(machine, described):
+    first = machine.current_version
+    assert first is not None
+    drawing = diagrams.drawing_of(first)
+    assert drawing is not None
+    other: Direction = "LR" if drawing.direction == "TB" else "TB"
+    packed = msgspec.msgpack.encode(msgspec.structs.replace(drawing, direction=other))
+    VersionDiagram.objects.update(drawing=packed)
+    second = make_version(machine, "second")
+    VersionCode.objects.update(commonjs_gzip=gzip.compress(b""))
+
+    found = diagrams.drawing_of(second)
+
+    assert found is not None
+    assert found.direction == other
 
 
 def test_version_that_can_not_be_described_says_why_and_is_not_tried_again(
