@@ -11,7 +11,10 @@ from statebacked_site.environment import InvalidVariable
 POSTGRES_SCHEMES = ("postgres", "postgresql")
 CONNECT_TIMEOUT_S = 3
 PREPARING_LOCK = 0x5374_6174_6542  # any number that nobody else uses
-WAIT_FOR_CONNECTION_S = 10.0
+WAIT_FOR_CONNECTION_S = 2.0
+# The pool tries less and less often to reach a server that is away, and goes on waiting when it is
+# back. When it has given up, the next request tries at once.
+RECONNECT_WITHIN_S = 1.0
 
 
 class DatabaseUnusable(Exception):
@@ -119,6 +122,7 @@ def postgres_database(url: str, connections: int) -> dict[str, Any]:
                 "min_size": 1,
                 "max_size": connections,
                 "timeout": WAIT_FOR_CONNECTION_S,
+                "reconnect_timeout": RECONNECT_WITHIN_S,
             },
         },
     }

@@ -56,7 +56,7 @@ class Settings(argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 1 if a promise was broken or too little worked."""
-    settings = _parse(argv)
+    settings = parse(argv)
     if settings.check is not None:
         evidence = Evidence.read(settings.check)
         violations = check(evidence)
@@ -97,7 +97,7 @@ def _tell_where(settings: Settings) -> None:
     print(f"The same faults again: python3 manage.py faults {again}")
 
 
-def _parse(argv: list[str] | None) -> Settings:
+def parse(argv: list[str] | None) -> Settings:
     parser = argparse.ArgumentParser(
         prog="manage.py faults", description="Break the parts of a site under load, and check it."
     )
@@ -175,6 +175,7 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         await running
         await _settle_down(cluster, load)
         looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
         await effects.stop()
         await clients.stop()
         await cluster.stop()
@@ -203,11 +204,9 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
 
 
 def _note(directory: Path) -> Callable[[str], None]:
-    log = (directory / "faults.log").open("a")
-
     def note(line: str) -> None:
-        log.write(line + "\n")
-        log.flush()
+        with (directory / "faults.log").open("a") as log:
+            log.write(line + "\n")
 
     return note
 
