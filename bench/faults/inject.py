@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 from bench.faults import database as databases
 from bench.faults.client import Clients
@@ -21,6 +21,7 @@ PREPARED_WITHIN_S = 1.5
 RECOVERED_WITHIN_S = 30.0
 TRY_EVERY_S = 0.03
 PROBE_TIMEOUT_S = 5.0
+SETTLING_S = 30.0  # until the request that waits for a gate is given up
 DELAY_S = 0.06
 LEAVES_UNSETTLED = ("kill-web", "stop-long", "partition-postgres-long")
 # After these the node itself is gone, or stands still; its settled instances go on elsewhere.
@@ -53,22 +54,22 @@ class Injector:
         self.skipped: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._lasting: dict[Planned, float] = {}
+        # Instances for probes that stay settled, and those that are left with a service.
         self._probes: asyncio.Queue[str] = asyncio.Queue()
+        self._gated: asyncio.Queue[str] = asyncio.Queue()
 
     async def prepare(self) -> None:
         """Create the instances that probes use."""
-        for number in range(PROBES):
+        for number in range(2 * PROBES):
             slug = f"probe-{number}-0"
             await self.clients.create("probe", slug)
-            self._probes.put_nowait(slug)
+            (self._probes if number < PROBES else self._gated).put_nowait(slug)
 
     async def run(self, plan: list[Planned]) -> None:
         """Do everything at its time; returns when the last fault has ended."""
         for planned in plan:
             await asyncio.sleep(max(0.0, planned.at - self.clock()))
-            task = asyncio.create_task(self._do(planned))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = self._later(self._do(planned))
             if planned.kind in OF_DATABASE:
                 # The next one must find the server up again.
                 await asyncio.wait({task}, timeout=databases.ANSWER_S)
@@ -92,12 +93,20 @@ class Injector:
                 await self._inflict(planned, node)
                 self.faults.append(Fault(started, self.clock(), planned.kind, planned.target))
             if planned.kind in TAKES_DATABASE:
-                await self._measure_database(planned)
+                self._later(self._measure_database(planned))
         finally:
             del self._lasting[planned]
-            if probe is not None:
+            if probe is not None and probe[1]:
                 self.effects.open_gate(probe[1])
+                self._gated.put_nowait(probe[0])
+            elif probe is not None:
                 self._probes.put_nowait(probe[0])
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # ------------------------------------------------------------------ faults
 
@@ -194,26 +203,29 @@ class Injector:
         With a gate it is unsettled: a service waits at the gate.
         """
         kind = planned.kind
-        if node is None or self._probes.empty() or kind not in (*TAKES_NODE, "kill-runner"):
+        if node is None or kind not in (*TAKES_NODE, "kill-runner"):
             return None
-        slug = self._probes.get_nowait()
         n = self.clients.new_n("q")
-        gate = n if kind in LEAVES_UNSETTLED and sum(n.encode()) % 2 else ""
-        if not gate:
-            sent = await self._send_probe(slug, node.number)
-            if sent.outcome == "ok":
+        is_gated = kind in LEAVES_UNSETTLED and sum(n.encode()) % 2 == 0
+        probes = self._gated if is_gated else self._probes
+        if probes.empty():
+            return None
+        slug = probes.get_nowait()
+        if not is_gated:
+            if (await self._send_probe(slug, node.number)).outcome == "ok":
                 return slug, ""
         else:
             event = {"type": "pay", "n": n, "url": self.effects.gate_url(slug, n)}
-            sending = asyncio.create_task(
-                self.clients.send("probe", slug, event, node=node.number, tries=1, timeout_s=60.0)
-            )
+            sending = self._later(self._pay(slug, event, node.number))
             if await self.effects.arrived(n, PREPARED_WITHIN_S):
-                return slug, gate
+                return slug, n
             self.effects.open_gate(n)
             await sending
-        self._probes.put_nowait(slug)
+        probes.put_nowait(slug)
         return None
+
+    async def _pay(self, slug: str, event: dict[str, Any], node: int) -> None:
+        await self.clients.send("probe", slug, event, node=node, tries=1, timeout_s=SETTLING_S)
 
     async def _send_probe(self, slug: str, node: int) -> Operation:
         event = {"type": "append", "n": self.clients.new_n("q")}

@@ -29,6 +29,7 @@ from bench.faults.effects import EffectRecorder
 from bench.faults.history import Evidence
 from bench.faults.inject import Injector
 from bench.faults.report import OK_SHARE_MIN, Run, ok_share, slow_recoveries, table
+from bench.faults.subscribers import Subscribers
 from bench.faults.workloads import Load, Scale
 from bench.site import PROJECT_ROOT
 from tests.servers import ServerFailed
@@ -37,6 +38,8 @@ MACHINES = Path(__file__).with_name("machines")
 EVERY_S = 2.3  # between two faults, on average
 QUIET_WITHIN_S = 120.0  # all deliveries are done, so long after the last fault at most
 LOOK_EVERY_S = 1.0
+SUBSCRIBERS = 3
+RESYNC_S = 12.0  # within which a subscriber has heard of the last state
 DEPOSIT = 1_000  # with which bank.ts opens an account
 
 OVERDUE = """SELECT coalesce(max(extract(epoch FROM now()) * 1000 - due_at), 0)::bigint
@@ -163,6 +166,8 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         )
         offset = clock()
         plan = [schedule.Planned(p.at + offset, p.kind, p.target, p.seconds) for p in plan]
+        subscribers = Subscribers(cluster.webs, cluster.headers, clock, load.followed)
+        following = [asyncio.create_task(subscribers.run(n)) for n in range(SUBSCRIBERS)]
         running = asyncio.create_task(load.run())
         looking = asyncio.create_task(_watch_overdue(cluster, evidence))
         faulting = asyncio.create_task(injector.run(plan))
@@ -174,13 +179,16 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         load.stop()
         await running
         await _settle_down(cluster, load)
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        await asyncio.sleep(RESYNC_S)
+        for task in (looking, *following):
+            task.cancel()
+        await asyncio.gather(looking, *following, return_exceptions=True)
         await effects.stop()
         await clients.stop()
         await cluster.stop()
         evidence.operations = clients.operations
         evidence.effects = effects.effects()
+        evidence.seen = subscribers.seen
         evidence.faults = sorted(injector.faults, key=lambda fault: fault.at)
         evidence.recoveries = injector.recoveries
         evidence.accounts, evidence.deposit = load.scale.accounts, DEPOSIT

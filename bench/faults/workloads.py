@@ -39,6 +39,7 @@ class Slot:
     def __init__(self, clients: Clients, workload: str, number: int, uses: int) -> None:
         self.workload = workload
         self.slug = ""
+        self.slugs: list[str] = []  # all that it has had
         self._clients = clients
         self._number = number
         self._uses = uses
@@ -54,6 +55,7 @@ class Slot:
                 self._generation += 1
                 self._left = self._uses
                 self.slug = slug
+                self.slugs.append(slug)
             self._left -= 1
             return self.slug
 
@@ -67,6 +69,7 @@ class Load:
         self.scale = scale
         self.random = random.Random(seed)
         self._ended = asyncio.Event()
+        self._registers = [Slot(clients, "register", n, 800) for n in range(scale.registers)]
 
     def stop(self) -> None:
         self._ended.set()
@@ -95,9 +98,13 @@ class Load:
             for session in self._sessions():
                 group.create_task(session)
 
+    def followed(self) -> list[str]:
+        """The instances that subscribers follow."""
+        return [slug for slot in self._registers for slug in slot.slugs]
+
     def _sessions(self) -> list[Coroutine[Any, Any, None]]:
         scale = self.scale
-        registers = [Slot(self.clients, "register", n, 800) for n in range(scale.registers)]
+        registers = self._registers
         lists = [Slot(self.clients, "append", n, 150) for n in range(scale.lists)]
         gates = [Slot(self.clients, "gate", n, 300) for n in range(scale.gates)]
         tills = [Slot(self.clients, "service", n, 60) for n in range(scale.payers)]
