@@ -33,6 +33,7 @@ from instances.engine.errors import (
     MachineOverLimit,
     MachineThrew,
     MailboxFull,
+    NotOwner,
     OutcomeUnknown,
     RejectedByAuthorizer,
     Unavailable,
@@ -429,6 +430,11 @@ class Engine:
         error: Exception | None,
     ) -> None:
         operations = self.loading.pop(key)
+        current = self.activations.get(key)
+        if current is not None:  # it was created here meanwhile
+            for operation in operations:
+                self._enqueue(current, operation)
+            return
         if process is None:
             for operation in operations:
                 self.refuse(operation, _unavailable(error))
@@ -647,7 +653,7 @@ class Engine:
         link.weight += activation.weight()
         kind = operation.kind
         if kind is Kind.INIT:
-            self.activations[activation.key] = activation
+            self._created(activation)
         elif kind is Kind.SERVICE:
             activation.inbox -= 1
         if operation.code == Code.CHANGED_WITH_EFFECTS:
@@ -670,6 +676,16 @@ class Engine:
                 operation.answer(state_body(operation.ts, operation.state, operation.public))
             else:
                 activation.waiters.append(operation)
+
+    def _created(self, activation: Activation) -> None:
+        """The activation of a new instance is the live one from now on."""
+        mounted = self.activations.get(activation.key)
+        self.activations[activation.key] = activation
+        if mounted is not None:
+            # Its row was read before the word of its commit came here, for an event that was in a
+            # hurry. There must not be two: the services of this one are not lost.
+            mounted.children = SETTLED
+            self._restart(mounted)
 
     def _schedule(self, activation: Activation, timers: list[TimerRow]) -> None:
         soon = self.clock.now_ms() + LOCAL_TIMER_MS
@@ -775,7 +791,8 @@ class Engine:
         self, activation: Activation, operation: Operation, outcome: Outcome
     ) -> None:
         match outcome:
-            case Outcome.CONFLICT:
+            case Outcome.CONFLICT | Outcome.DELETED:
+                # Of a deleted one: there may be another instance of that name by now.
                 self.conflicts += 1
                 operation.tries += 1
                 activation.returned.append(operation)
@@ -788,8 +805,6 @@ class Engine:
                 self._refuse_existing(operation)
             case Outcome.PAUSED:
                 self.refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
-            case Outcome.DELETED:
-                self.refuse(operation, InstanceDeleted(f"there is no instance {operation.key[1]}"))
             case Outcome.FAILED:
                 self.refuse(operation, Unavailable("the database refused the transition"))
             case Outcome.AMBIGUOUS:
@@ -942,6 +957,8 @@ class Engine:
             return
         if isinstance(error, InstancePaused):
             self.store.hold(delivery.id)
+        elif isinstance(error, NotOwner):
+            pass  # the node that forwarded it goes on with it
         elif error.counts_as_attempt:
             self.store.fail(delivery, f"{error.code}: {error}"[:2000])
         else:

@@ -104,6 +104,7 @@ class Plan:
         self.deliveries: dict[int, DeliveryValues] = {}
         self.messages: dict[int, MessageRow] = {}  # those of them that are for other instances
         self.pending: dict[tuple[int, str], list[int]] = {}  # their ids by row and send id
+        self.was_cut = False  # an attempt to write it ended without an answer
         self.in_any_order = True  # whether the kinds of rows may be written one after the other
 
     def add(self, operation: Operation) -> None:
@@ -249,9 +250,13 @@ class Plan:
             return operation.created_at_ms + self.claim_ms, 1
         return 0, 0
 
+    def parts(self) -> set[Activation]:
+        """Those whose steps take place each as a whole, or not at all."""
+        return {*self.updates, *self.confirms, *self.made}
+
     def has_clashes(self) -> bool:
         """Whether a part depends on another one, where one statement sees a single snapshot."""
-        activations = {*self.updates, *self.confirms, *self.made}
+        activations = self.parts()
         consumed = {delivery_id for _, delivery_id in self.consumed}
         cancelled = {(operation.activation, send_id) for operation, send_id in self.cancels}
         return (

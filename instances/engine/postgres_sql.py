@@ -102,8 +102,8 @@ history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
 used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
  WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
-   SELECT (SELECT max(e.id) FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
-      AND e.id <> ALL ($42::bigint[]))
+   SELECT (SELECT e.id FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
+      AND e.id <> ALL ($42::bigint[]) ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1)
    FROM {
     _unnest("x", "row_id bigint, send_id text", 60)
 } WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)

@@ -275,9 +275,9 @@ class PostgresStore:
                 self._post(self.on_commit, await self._commit(batch))
 
     async def _commit(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
+        plan = Plan(self, self.node, CLAIM_MS, must_confirm=True)
         try:
             await self._take_ids()
-            plan = Plan(self, self.node, CLAIM_MS, must_confirm=True)
             for operation in batch:
                 plan.add(operation)
             failed = await self._write(plan)
@@ -286,9 +286,16 @@ class PostgresStore:
         except ConnectionCut:
             return self._void(batch, Outcome.AMBIGUOUS)
         except BAD_VALUES:
-            return await self._commit_one_by_one(batch)
+            if not plan.was_cut:
+                return await self._commit_one_by_one(batch)
+            failed = plan.parts()
         if not failed:
             return plan.outcomes
+        try:
+            if plan.was_cut:
+                failed -= await self._find_ours(plan, failed)
+        except (DatabaseError, *BAD_VALUES):
+            return self._void(batch, Outcome.AMBIGUOUS)
         return await self._commit_failed(plan, failed)
 
     def _void(self, batch: list[Operation], outcome: Outcome) -> list[tuple[Operation, Outcome]]:
@@ -309,6 +316,17 @@ class PostgresStore:
                 outcomes.append((operation, Outcome.CONFLICT))
         return outcomes
 
+    async def _find_ours(self, plan: Plan, failed: set[Activation]) -> set[Activation]:
+        """Of the instances that were not found as expected, those that the attempt that was cut
+        has moved. What one does takes place as a whole, so their last step speaks for all, also for
+        those that wrote nothing: these would find the instance moved, and void what was committed.
+        """
+        ours = set()
+        for activation, (last, _) in plan.updates.items():
+            if activation in failed and await self._reason(last, None) is Outcome.COMMITTED:
+                ours.add(activation)
+        return ours
+
     async def _commit_failed(
         self, plan: Plan, failed: set[Activation]
     ) -> list[tuple[Operation, Outcome]]:
@@ -316,7 +334,7 @@ class PostgresStore:
         again = [operation for operation, _ in plan.outcomes if operation.activation in failed]
         for operation in await self._outrun(again):
             _kill(operation)
-        answers = iter(await self._commit_one_by_one(again))
+        answers = iter(await self._commit_one_by_one(again, was_cut=plan.was_cut))
         return [
             next(answers) if operation.activation in failed else (operation, outcome)
             for operation, outcome in plan.outcomes
@@ -357,15 +375,20 @@ class PostgresStore:
             return []
         return [plain[_int(n)] for (n,) in rows]
 
-    async def _commit_one_by_one(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
+    async def _commit_one_by_one(
+        self, batch: list[Operation], *, was_cut: bool = False
+    ) -> list[tuple[Operation, Outcome]]:
+        """`was_cut`: an attempt at the whole ended without an answer, and may have taken place."""
         outcomes: list[tuple[Operation, Outcome]] = []
         for n, operation in enumerate(batch):
             outcome = Outcome.CONFLICT
             if not operation.activation.dead:
                 try:
-                    outcome = await self._commit_alone(operation)
+                    outcome = await self._commit_alone(operation, was_cut)
                 except NotConnected:
-                    return outcomes + self._void(batch[n:], Outcome.FAILED)
+                    return outcomes + self._void(
+                        batch[n:], Outcome.AMBIGUOUS if was_cut else Outcome.FAILED
+                    )
                 except ConnectionCut:
                     return outcomes + self._void(batch[n:], Outcome.AMBIGUOUS)
                 if outcome is not Outcome.COMMITTED:
@@ -375,8 +398,9 @@ class PostgresStore:
             outcomes.append((operation, outcome))
         return outcomes
 
-    async def _commit_alone(self, operation: Operation) -> Outcome:
+    async def _commit_alone(self, operation: Operation, was_cut: bool) -> Outcome:
         plan = Plan(self, self.node, CLAIM_MS, must_confirm=True)
+        plan.was_cut = was_cut
         refused: Exception | None = None
         try:
             await self._take_ids()
@@ -387,15 +411,20 @@ class PostgresStore:
             refused = error
         try:
             return await self._reason(operation, refused)
+        except NotConnected as error:
+            if plan.was_cut:
+                raise ConnectionCut(str(error)) from error
+            raise
         except BAD_VALUES:
-            return Outcome.FAILED
+            is_known = not (plan.was_cut and _changes(operation))
+            return Outcome.FAILED if is_known else Outcome.AMBIGUOUS
 
     async def _write(self, plan: Plan) -> set[Activation]:
         """Write a plan; the activations of which nothing took place. Raises DatabaseError.
 
         NotConnected says that nothing took place, ConnectionCut that nobody knows.
         """
-        parts = {*plan.updates, *plan.confirms, *plan.made}
+        parts = plan.parts()
         if not parts:
             return set()
         if not plan.in_any_order or plan.has_clashes():
@@ -403,7 +432,7 @@ class PostgresStore:
         statement, parameters = _parameters(plan)
         self.batches += 1
         self.steps += len(plan.history)
-        rows = await self._run_until_known(statement, parameters)
+        rows = await self._run_until_known(plan, statement, parameters)
         if statement == "steps":
             done = {_int(row[0]) for row in rows}
         else:
@@ -412,19 +441,20 @@ class PostgresStore:
             _note_written(plan, rows)
         return {part for part in parts if part.row_id not in done}
 
-    async def _run_until_known(self, statement: str, parameters: list[bytes]) -> list[Row]:
+    async def _run_until_known(
+        self, plan: Plan, statement: str, parameters: list[bytes]
+    ) -> list[Row]:
         """Run a batch; where its first attempt was cut, run it again until one is answered."""
         started = _now()
-        was_cut = False
         while True:
             try:
                 return await self._committer.run(statement, *parameters)
             except ConnectionCut:
-                was_cut = True
+                plan.was_cut = True
                 if _now() - started >= AMBIGUOUS_S:
                     raise
             except NotConnected as error:
-                if was_cut:
+                if plan.was_cut:
                     if _now() - started >= AMBIGUOUS_S:
                         raise ConnectionCut(str(error)) from error
                 elif _now() - started >= OUTAGE_S or self._stopping:
