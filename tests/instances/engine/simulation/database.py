@@ -1,0 +1,612 @@
+"""The database that the simulated servers share: tables in memory, one method for each statement.
+
+A statement takes place at one moment, as a whole. What a batch does follows its Plan and means what
+the SQL of `postgres_sql.py` means; the conditions that safety rests on are looked for in that text,
+so that a statement which has lost one behaves like it. Everything that happens to rows is kept for
+the checker, with the moment at which it happened.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from instances.engine import membership
+from instances.engine.holding import HELD_MS, Resume, planned_ms
+from instances.engine.operations import DeliveryKind
+from instances.engine.plan import DUE_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS, Plan
+from instances.engine.postgres_sql import LEASE_FAR_MS
+from tests.instances.engine.simulation.clock import START_MS, World
+
+Row = tuple[bytes | None, ...]
+Key = tuple[int, str]
+
+HISTORY = [name.strip() for name in HISTORY_COLUMNS.split(",")]
+INSTANCE = [name.strip() for name in INSTANCE_COLUMNS.split(",")]
+DUE = [name.strip() for name in DUE_COLUMNS.split(",")]
+
+MACHINE, VERSION = 1, 1
+MACHINE_NAME = "counter"
+
+RUNNING, PAUSED, DELETED = 0, 1, 2
+
+
+@dataclass(slots=True)
+class Transition:
+    """A row of the history, and what the checker wants to know besides."""
+
+    values: dict[str, Any]
+    at: float
+    node: str
+    activation: tuple[int, str]  # that computed it: number of its process, and its id there
+    children: str
+
+    @property
+    def seq(self) -> int:
+        return int(self.values["seq"])
+
+
+@dataclass(slots=True)
+class Instance:
+    values: dict[str, Any]
+    history: list[Transition] = field(default_factory=list)
+    # (seconds, status): when it was paused, resumed, deleted.
+    statuses: list[tuple[float, int]] = field(default_factory=list)
+    slug: str = ""  # that it was made under
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What became of a delivery, from its creation on."""
+
+    values: dict[str, Any]
+    created_at: float
+    ended_at: float | None = None
+    end: str = ""  # consumed, cancelled, dead or deleted
+
+
+class Refusal(Exception):
+    """The database answers with an error."""
+
+
+class Database:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.offset_ms = 0.0  # what was done to its clock
+        self.identity = b"1/00000001"
+        self.is_full = False
+        self.lingering: list[Any] = []  # statements that nobody hears any more
+        self.instances: dict[int, Instance] = {}
+        self.names: dict[Key, int] = {}
+        self.keys: set[tuple[int, str]] = set()  # request keys: (instance, key)
+        self.deliveries: dict[int, dict[str, Any]] = {}
+        self.books: dict[int, Delivered] = {}  # of all deliveries that there ever were
+        self.nodes: dict[str, list[Any]] = {}  # id: [address, lease until]
+        self._next_id = {"instance": 1, "delivery": 1}
+
+    def now_ms(self) -> int:
+        return int(START_MS + self.world.time * 1000 + self.offset_ms)
+
+    def run(self, statement: str, text: str, parameters: tuple[Any, ...]) -> list[Row]:
+        """Raises Refusal."""
+        method = getattr(self, f"_do_{statement}", None)
+        assert method is not None, f"the simulated database does not know {statement}"
+        rows: list[Row] = method(text, *parameters)
+        return rows
+
+    # ------------------------------------------------------------------ batches of steps
+
+    def _do_batch(self, text: str, batch: Plan) -> list[Row]:
+        """See `postgres_sql.BATCH`."""
+        if self.is_full:
+            raise Refusal("no space left on device")
+        checks_seq = "t.seq = x.base" in text
+        checks_status = "t.status = 0" in text
+        checks_deliveries = "t.id NOT IN (SELECT row_id FROM lacking)" in text
+        existing = {id_ for _, id_ in batch.consumed if id_ in self.deliveries}
+        lacking: set[Any] = set()
+        if checks_deliveries:
+            lacking = {a.row_id for a, id_ in batch.consumed if id_ not in existing}
+        moved = []
+        for activation, (last, base) in batch.updates.items():
+            instance = self.instances.get(activation.row_id or 0)
+            if instance is None or activation.row_id in lacking:
+                continue
+            values = instance.values
+            if checks_seq and values["seq"] != base:
+                continue
+            if checks_status and values["status"] != RUNNING:
+                continue
+            self._check_keys(batch, activation.row_id)
+            moved.append((instance, activation, last))
+        made = [
+            (row, activation)
+            for row, activation in zip(batch.inserts, batch.made, strict=True)
+            if row[0] not in lacking
+            and (row[INSTANCE.index("machine_id")], row[INSTANCE.index("slug")]) not in self.names
+        ]
+        done = {}
+        for activation, seq in batch.confirms.items():
+            if activation in batch.updates:
+                continue
+            instance = self.instances.get(activation.row_id or 0)
+            if instance is None or activation.row_id in lacking:
+                continue
+            if instance.values["seq"] == seq and instance.values["status"] == RUNNING:
+                done[activation.row_id] = activation
+        # From here on nothing is refused any more.
+        for instance, activation, last in moved:
+            done[activation.row_id] = activation
+            instance.values.update(
+                seq=last.seq,
+                ts=last.ts,
+                state=last.state,
+                extra=last.extra,
+                context=last.context,
+                children=last.children,
+                settle_deadline=last.deadline_ms,
+                owner=batch.node,
+            )
+        for row, activation in made:
+            values = dict(zip(INSTANCE, row, strict=True))
+            values.update(status=RUNNING, seq=1, owner=batch.node)
+            done[values["id"]] = activation
+            self.instances[values["id"]] = Instance(values, slug=values["slug"])
+            self.names[values["machine_id"], values["slug"]] = values["id"]
+        self._add_history(batch, done)
+        for activation, id_ in batch.consumed:
+            if activation.row_id in done and id_ in existing:
+                self._end_delivery(id_, "consumed")
+        cancelled = self._cancel(text, batch, done, existing)
+        written = self._add_deliveries(batch, done)
+        return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
+
+    def _check_keys(self, batch: Plan, row_id: int | None) -> None:
+        column = HISTORY.index("request_key")
+        new: set[str] = set()
+        for row in batch.history:
+            key = row[column]
+            if row[0] == row_id and key is not None:
+                if key in new or (row_id, key) in self.keys:
+                    raise Refusal("duplicate key value violates unique constraint")
+                new.add(key)
+
+    def _add_history(self, batch: Plan, done: dict[Any, Any]) -> None:
+        world = self.world
+        children = {
+            op.commit_id: op.children for op, _ in batch.outcomes if hasattr(op, "children")
+        }
+        for row in batch.history:
+            values = dict(zip(HISTORY, row, strict=True))
+            id_ = values["instance_id"]
+            if id_ not in done:
+                continue
+            transition = Transition(
+                values,
+                world.time,
+                batch.node,
+                (done[id_].link.process.pool.node.process.number, done[id_].aid),
+                children[values["commit_id"]],
+            )
+            instance = self.instances[id_]
+            instance.history.append(transition)
+            if values["request_key"]:
+                self.keys.add((id_, values["request_key"]))
+            world.note(
+                "commit", batch.node, instance.slug, id_, values["seq"], int(values["kind"]),
+                values["event"],
+            )  # fmt: skip
+
+    def _cancel(
+        self, text: str, batch: Plan, done: dict[Any, Any], consumed: set[int]
+    ) -> list[Row]:
+        found: list[Row] = []
+        for operation, send_id in batch.cancels:
+            row_id = operation.activation.row_id
+            if row_id not in done:
+                continue
+            found_here = [
+                (delivery["source_seq"], delivery["source_n"], id_)
+                for id_, delivery in self.deliveries.items()
+                if delivery["source_id"] == row_id
+                and delivery["send_id"] == send_id
+                and id_ not in consumed
+            ]
+            if found_here:
+                latest = max(found_here)[2]
+                if "max(e.id)" in text:
+                    latest = max(id_ for _, _, id_ in found_here)
+                self._end_delivery(latest, "cancelled")
+                found.append((b"1", _bytes(row_id), _bytes(latest), send_id.encode()))
+        return found
+
+    def _add_deliveries(self, batch: Plan, done: dict[Any, Any]) -> list[Row]:
+        """Resolve what is sent by name; the rows that tell where it goes."""
+        written: list[Row] = []
+        for row in batch.deliveries.values():
+            if row.source_id not in done:
+                continue
+            values = row._asdict()
+            machine_id, slug = self._machine_id(row.target_machine), row.target_slug
+            if row.parent_id:
+                parent = self._live(row.parent_id)
+                if parent is None and row.kind == DeliveryKind.CHILD_DONE:
+                    continue
+                assert parent is not None
+                machine_id, slug = parent.values["machine_id"], parent.values["slug"]
+            elif row.kind == DeliveryKind.CHILD_DONE:
+                continue
+            values.update(target_machine_id=machine_id, target_slug=slug)
+            values["auth_context"] = self._sender(row.source_slug) if row.kind else ""
+            self._add_delivery(values)
+            if row.kind:
+                written.append((b"2", _bytes(machine_id), _bytes(row.id), slug.encode()))
+        return written
+
+    def _add_delivery(self, values: dict[str, Any]) -> None:
+        values["attempts"] = 0
+        self.deliveries[values["id"]] = values
+        self.books[values["id"]] = Delivered(values, self.world.time)
+
+    def _machine_id(self, name: str) -> int:
+        return MACHINE if name in ("", MACHINE_NAME) else 0
+
+    def _sender(self, slug: str) -> str:
+        sender = {"machineName": MACHINE_NAME, "machineInstanceName": slug}
+        return json.dumps({"stateBackedSender": sender}, separators=(",", ":"))
+
+    def _tell_parent(self, parent_id: int | None, from_slug: str, source: int, event: str) -> None:
+        """A child was deleted, or can't be created."""
+        parent = self._live(parent_id or 0)
+        if parent is None:
+            return
+        id_ = self._next_id["delivery"]
+        self._next_id["delivery"] += 1
+        self._add_delivery(
+            {
+                "id": id_,
+                "kind": DeliveryKind.CHILD_DONE.value,
+                "target_machine_id": parent.values["machine_id"],
+                "target_slug": parent.values["slug"],
+                "source_id": source,
+                "source_seq": None,
+                "source_n": None,
+                "send_id": None,
+                "event": event,
+                "auth_context": self._sender(from_slug),
+                "hops": 0,
+                "due_at": self.now_ms(),
+                "claim_until": 0,
+                "claims": 0,
+            }
+        )
+
+    def _end_delivery(self, id_: int, how: str) -> None:
+        del self.deliveries[id_]
+        book = self.books[id_]
+        book.ended_at, book.end = self.world.time, how
+
+    def _do_reason(
+        self, text: str, row_id: int, seq: int, key: bytes, delivery_id: int
+    ) -> list[Row]:
+        instance = self.instances.get(row_id)
+        commit_id = None
+        if instance is not None:
+            for transition in reversed(instance.history):
+                if transition.seq == seq:
+                    commit_id = _bytes(transition.values["commit_id"])
+        return [
+            (
+                commit_id,
+                _bytes(instance.values["status"]) if instance is not None else None,
+                _bool((row_id, key.decode()) in self.keys),
+                _bool(delivery_id in self.deliveries),
+            )
+        ]
+
+    def _do_outrun(
+        self, text: str, ns: list[int], ids: list[int], bases: list[int], commit_ids: list[int]
+    ) -> list[Row]:
+        found: list[Row] = []
+        for n, id_, base, commit_id in zip(ns, ids, bases, commit_ids, strict=True):
+            instance = self.instances.get(id_)
+            if instance is None or instance.values["status"] or instance.values["seq"] <= base:
+                continue
+            after = [t for t in instance.history if t.seq == base + 1]
+            if not after or after[0].values["commit_id"] != commit_id:
+                found.append((_bytes(n),))
+        return found
+
+    # ------------------------------------------------------------------ reads, ids
+
+    def _do_instance_ids(self, text: str, count: int) -> list[Row]:
+        return self._ids("instance", count)
+
+    def _do_delivery_ids(self, text: str, count: int) -> list[Row]:
+        return self._ids("delivery", count)
+
+    def _ids(self, table: str, count: int) -> list[Row]:
+        first = self._next_id[table]
+        self._next_id[table] += count
+        return [(b"%d" % id_,) for id_ in range(first, first + count)]
+
+    def _do_read(
+        self, text: str, ns: list[int], machine_ids: list[int], slugs: list[str]
+    ) -> list[Row]:
+        rows: list[Row] = []
+        for n, machine_id, slug in zip(ns, machine_ids, slugs, strict=True):
+            id_ = self.names.get((machine_id, slug))
+            if id_ is None:
+                continue
+            v = self.instances[id_].values
+            rows.append(
+                (
+                    _bytes(n),
+                    _bytes(id_),
+                    _bytes(v["version_id"]),
+                    _bytes(v["status"]),
+                    _bytes(v["seq"]),
+                    _bytes(v["ts"]),
+                    v["state"].encode(),
+                    v["extra"].encode(),
+                    v["context"].encode(),
+                    v["children"].encode(),
+                    v["owner"].encode() if v["owner"] else None,
+                    _bytes(v["settle_deadline"]) if v["settle_deadline"] else None,
+                    self._address(v["owner"]),
+                    _bytes(v["parent_id"]) if v["parent_id"] else None,
+                    v["parent_child"].encode() if v["parent_id"] else None,
+                )
+            )
+        return rows
+
+    def _address(self, node: str | None) -> bytes | None:
+        """Of a node whose lease is valid."""
+        row = self.nodes.get(node or "")
+        if row is None or not self.now_ms() < row[1] <= self.now_ms() + LEASE_FAR_MS:
+            return None
+        return bytes(row[0], "ascii")
+
+    def _do_find_request_key(self, text: str, row_id: int, key: bytes) -> list[Row]:
+        return [(b"1",)] if (row_id, key.decode()) in self.keys else []
+
+    # ------------------------------------------------------------------ other changes
+
+    def _live(self, row_id: int) -> Instance | None:
+        instance = self.instances.get(row_id)
+        return instance if instance is not None and instance.values["status"] != DELETED else None
+
+    def _do_deleted(self, text: str) -> list[Row]:
+        return []  # histories of what was deleted stay for the checker
+
+    def _do_purge(self, text: str, row_id: int, limit: int) -> list[Row]:
+        return [(b"0",)]
+
+    def _do_purge_logs(self, text: str, row_id: int) -> list[Row]:
+        return []
+
+    def _do_purge_instance(self, text: str, row_id: int) -> list[Row]:
+        return []
+
+    def _do_log(self, text: str, *columns: Any) -> list[Row]:
+        return []
+
+    def _do_pause(self, text: str, row_id: int) -> list[Row]:
+        instance = self._live(row_id)
+        if instance is None:
+            return []
+        if instance.values["status"] == RUNNING:
+            instance.values["paused_at"] = self.now_ms()
+        self._set_status(instance, row_id, PAUSED)
+        for delivery in self._deliveries_to(instance):
+            if delivery["due_at"] < HELD_MS:
+                delivery["due_at"] += HELD_MS
+        return [(_bytes(row_id),)]
+
+    def _do_resume(self, text: str, row_id: int, timers: int) -> list[Row]:
+        instance = self._live(row_id)
+        if instance is None:
+            return []
+        was_paused = instance.values["status"] == PAUSED
+        self._set_status(instance, row_id, RUNNING)
+        if was_paused:
+            now_ms = self.now_ms()
+            waiting = sorted(self._deliveries_to(instance), key=lambda d: (d["due_at"], d["id"]))
+            for n, delivery in enumerate(waiting):
+                if delivery["due_at"] >= HELD_MS:
+                    delivery["claim_until"] = 0
+                due_ms = planned_ms(delivery["due_at"])
+                if delivery["kind"] == 0 and timers == Resume.KEEP_REMAINING:
+                    due_ms += max(now_ms - instance.values["paused_at"], 0)
+                elif delivery["kind"] == 0 and timers == Resume.FIRE_NOW:
+                    due_ms = min(due_ms, now_ms + n + 1)
+                delivery["due_at"] = due_ms
+        return [(_bytes(row_id),)]
+
+    def _set_status(self, instance: Instance, row_id: int, status: int) -> None:
+        instance.values["status"] = status
+        instance.statuses.append((self.world.time, status))
+        self.world.note("status", row_id, status)
+
+    def _deliveries_to(self, instance: Instance) -> list[dict[str, Any]]:
+        key = (instance.values["machine_id"], instance.values["slug"])
+        return [
+            d for d in self.deliveries.values() if (d["target_machine_id"], d["target_slug"]) == key
+        ]
+
+    def _do_hold(self, text: str, id_: int) -> list[Row]:
+        delivery = self.deliveries.get(id_)
+        if delivery is not None and delivery["due_at"] < HELD_MS:
+            target = self.names.get((delivery["target_machine_id"], delivery["target_slug"]))
+            is_paused = target is not None and self.instances[target].values["status"] == PAUSED
+            delivery.update(claim_until=0, claims=delivery["claims"] - 1)
+            delivery["due_at"] += HELD_MS * is_paused
+        return []
+
+    def _do_delete(self, text: str, row_id: int) -> list[Row]:
+        instance = self._live(row_id)
+        if instance is None:
+            return []
+        values = instance.values
+        key = (values["machine_id"], values["slug"])
+        del self.names[key]
+        values.update(
+            status=DELETED,
+            seq=values["seq"] + 1,
+            slug=f"{values['slug']}~{row_id}",
+            settle_deadline=None,
+            owner=None,
+        )
+        instance.statuses.append((self.world.time, DELETED))
+        if not values["state"].endswith('"done":true}'):
+            event = f'{{"type":"statebacked.child-error","id":{json.dumps(values["parent_child"])}'
+            event += ',"error":{"name":"ChildDeleted","message":"the instance was deleted"}}'
+            self._tell_parent(values["parent_id"], key[1], row_id, event)
+        self.names[key[0], values["slug"]] = row_id
+        for id_, delivery in list(self.deliveries.items()):
+            if (delivery["target_machine_id"], delivery["target_slug"]) == key:
+                self._end_delivery(id_, "deleted")
+        self.world.note("status", row_id, DELETED)
+        return [(_bytes(row_id),)]
+
+    def _do_release(self, text: str, row_id: int, seq: int) -> list[Row]:
+        instance = self._live(row_id)
+        if instance is not None and (
+            instance.values["seq"] == seq or "seq = $2::bigint" not in text
+        ):
+            instance.values.update(settle_deadline=None, owner=None)
+            self.world.note("released", row_id, seq)
+        return []
+
+    # ------------------------------------------------------------------ deliveries
+
+    def _do_claim(self, text: str, before_ms: int, limit: int, claim_ms: int) -> list[Row]:
+        now_ms = self.now_ms()
+        claims_end = "claim_until <= " in text
+        due = sorted(
+            (d["due_at"], d["id"])
+            for d in self.deliveries.values()
+            if d["due_at"] <= before_ms and d["claim_until"] <= (now_ms if claims_end else 0)
+        )
+        rows: list[Row] = []
+        for _, id_ in due[:limit]:
+            d = self.deliveries[id_]
+            d["claim_until"] = now_ms + claim_ms
+            d["claims"] += 1
+            rows.append(self._delivery_row(d))
+        return rows
+
+    def _delivery_row(self, d: dict[str, Any]) -> Row:
+        return tuple(_cell(d[name]) for name in DUE)
+
+    def _do_claimed(self, text: str, ids: list[int], within_ms: int) -> list[Row]:
+        now_ms = self.now_ms()
+        found = (self.deliveries[id_] for id_ in ids if id_ in self.deliveries)
+        return [
+            self._delivery_row(d)
+            for d in found
+            if d["claim_until"] > now_ms and d["due_at"] <= now_ms + within_ms
+        ]
+
+    def _do_find_due(
+        self,
+        text: str,
+        ns: list[int],
+        machine_ids: list[int],
+        slugs: list[str],
+        times_ms: list[int],
+        limit: int,
+    ) -> list[Row]:
+        rows: list[Row] = []
+        for n, *key, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
+            due = [
+                d
+                for d in self.deliveries.values()
+                if [d["target_machine_id"], d["target_slug"]] == key
+                and d["due_at"] <= now_ms
+                and d["kind"]
+            ]
+            due.sort(key=lambda d: (d["due_at"], d["source_seq"] or 0, d["source_n"] or 0, d["id"]))
+            rows += [(_bytes(n), *self._delivery_row(d)) for d in due[:limit]]
+        return rows
+
+    def _do_find_machine(self, text: str, id_: int) -> list[Row]:
+        return []  # no machine is made during a run
+
+    def _do_find_version(self, text: str, machine_id: int, version: bytes) -> list[Row]:
+        return [(_bytes(VERSION),)] if machine_id == MACHINE and not version else []
+
+    def _do_renew_claims(self, text: str, ids: list[int], claim_ms: int) -> list[Row]:
+        until_ms = self.now_ms() + claim_ms
+        for id_ in ids:
+            if id_ in self.deliveries:
+                self.deliveries[id_]["claim_until"] = until_ms
+        return []
+
+    def _do_postpone(self, text: str, id_: int, due_at_ms: int) -> list[Row]:
+        delivery = self.deliveries.get(id_)
+        if delivery is not None and delivery["due_at"] < HELD_MS:
+            delivery.update(claim_until=0, claims=delivery["claims"] - 1, due_at=due_at_ms)
+        return []
+
+    def _is_at_attempt(self, id_: int, attempts: int) -> bool:
+        d = self.deliveries.get(id_)
+        return d is not None and d["attempts"] == attempts and d["due_at"] < HELD_MS
+
+    def _do_fail(
+        self, text: str, id_: int, attempts: int, error: bytes, retry_ms: int
+    ) -> list[Row]:
+        if self._is_at_attempt(id_, attempts):
+            self.deliveries[id_].update(
+                attempts=attempts + 1, claim_until=0, due_at=self.now_ms() + retry_ms
+            )
+        return []
+
+    def _do_bury(
+        self, text: str, id_: int, attempts: int, attempts_after: int, reason: bytes, told: bytes
+    ) -> list[Row]:
+        if self._is_at_attempt(id_, attempts):
+            d = self.deliveries[id_]
+            d["attempts"] = attempts_after
+            if d["kind"] == DeliveryKind.SPAWN and told:
+                self._tell_parent(d["source_id"], d["target_slug"], d["source_id"], told.decode())
+            self._end_delivery(id_, "dead")
+            self.world.note("dead letter", id_, reason.decode())
+        return []
+
+    # ------------------------------------------------------------------ nodes
+
+    def _do_join(self, text: str, node: bytes, address: bytes, role: bytes) -> list[Row]:
+        self.nodes[node.decode()] = [address.decode(), self.now_ms() + membership._LEASE_MS]
+        self.world.note("joined", node.decode(), address.decode())
+        return [(_bytes(self.now_ms()), b"f")]
+
+    def _do_renew(self, text: str, node: bytes) -> list[Row]:
+        row = self.nodes.get(node.decode())
+        now_ms = self.now_ms()
+        if row is None or (row[1] <= now_ms and "lease_until > " in text):
+            return []
+        row[1] = now_ms + membership._LEASE_MS
+        return [(_bytes(now_ms), b"f")]
+
+    def _do_leave(self, text: str, node: bytes) -> list[Row]:
+        self.nodes.pop(node.decode(), None)
+        return []
+
+    def _do_sweep(self, text: str, age_ms: int) -> list[Row]:
+        return []
+
+
+def _bytes(number: Any) -> bytes:
+    return b"%d" % number
+
+
+def _cell(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else _bytes(value)
+
+
+def _bool(value: bool) -> bytes:
+    return b"t" if value else b"f"

@@ -1,0 +1,363 @@
+"""Deliberate bugs: each takes one rule out of the real program. The simulation must find them all.
+
+A mutant is a context manager that patches a method, a constant or a statement of the program for as
+long as it is entered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+from instances.engine import forwarding, membership, postgres_store, steps
+from instances.engine.core import Engine
+from instances.engine.elsewhere import Elsewhere
+from instances.engine.errors import InstanceDeleted, OutcomeUnknown, Unavailable
+from instances.engine.forwarding import Forwarder, Signer
+from instances.engine.operations import (
+    SETTLED,
+    Activation,
+    Code,
+    Kind,
+    Operation,
+    Outcome,
+    state_body,
+)
+from instances.engine.plan import Plan
+from instances.engine.postgres_store import PostgresStore
+from instances.engine.timers import Timers
+from tests.instances.engine.simulation import runners
+
+Mutant = Callable[[], contextlib.AbstractContextManager[None]]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _mutant(function: Callable[[], Iterator[None]]) -> Mutant:
+    mutant = contextlib.contextmanager(function)
+    MUTANTS[function.__name__] = mutant
+    return mutant
+
+
+@contextlib.contextmanager
+def _without(statements: dict[str, str], names: str, condition: str) -> Iterator[None]:
+    """Take a condition out of some of the real SQL."""
+    changed = {}
+    for name in names.split():
+        assert condition in statements[name], f"{name} has no {condition!r}"
+        changed[name] = statements[name].replace(condition, "")
+    with patch.dict(statements, changed):
+        yield
+
+
+def _method(owner: Any, name: str, method: Any) -> contextlib.AbstractContextManager[Any]:
+    assert hasattr(owner, name)
+    return patch.object(owner, name, method)
+
+
+# ---------------------------------------------------------------------- the commit
+
+
+@_mutant
+def no_seq_check() -> Iterator[None]:
+    with _without(postgres_store.COMMITTING, "batch", "AND t.seq = x.base"):
+        yield
+
+
+@_mutant
+def pause_ignored() -> Iterator[None]:
+    with _without(postgres_store.COMMITTING, "batch", "AND t.status = 0"):
+        yield
+
+
+@_mutant
+def refusals_not_confirmed() -> Iterator[None]:
+    """What was computed on a cached state is told without asking whether it is the latest."""
+    add = Plan.add
+
+    def forgetful(self: Plan, operation: Operation) -> None:
+        self.must_confirm = operation.delivery is not None
+        add(self, operation)
+
+    with _method(Plan, "add", forgetful):
+        yield
+
+
+@_mutant
+def consumed_deliveries_not_checked() -> Iterator[None]:
+    """A timer that was cancelled or fired elsewhere fires again."""
+    with _without(
+        postgres_store.COMMITTING, "batch", "AND t.id NOT IN (SELECT row_id FROM lacking)"
+    ):
+        yield
+
+
+@_mutant
+def gone_taken_for_success() -> Iterator[None]:
+    commit_alone = PostgresStore._commit_alone
+
+    async def gullible(self: PostgresStore, operation: Operation, *rest: Any) -> Outcome:
+        outcome = await commit_alone(self, operation, *rest)
+        return Outcome.COMMITTED if outcome is Outcome.GONE else outcome
+
+    with _method(PostgresStore, "_commit_alone", gullible):
+        yield
+
+
+@_mutant
+def chain_goes_on_after_a_failure() -> Iterator[None]:
+    with _method(postgres_store, "_kill", lambda operation: None):
+        yield
+
+
+@_mutant
+def ambiguous_taken_for_failure() -> Iterator[None]:
+    void = PostgresStore._void
+
+    def pessimist(self: PostgresStore, batch: list[Operation], outcome: Outcome) -> Any:
+        return void(self, batch, Outcome.FAILED)
+
+    with _method(PostgresStore, "_void", pessimist), _method(postgres_store, "AMBIGUOUS_S", 0.0):
+        yield
+
+
+@_mutant
+def ambiguous_taken_for_success() -> Iterator[None]:
+    void = PostgresStore._void
+
+    def optimist(self: PostgresStore, batch: list[Operation], outcome: Outcome) -> Any:
+        if outcome is Outcome.AMBIGUOUS:
+            return [(operation, Outcome.COMMITTED) for operation in batch]
+        return void(self, batch, outcome)
+
+    with _method(PostgresStore, "_void", optimist), _method(postgres_store, "AMBIGUOUS_S", 0.0):
+        yield
+
+
+@_mutant
+def own_commit_taken_for_conflict() -> Iterator[None]:
+    """A batch that is sent again is not recognised in the history."""
+    reason = PostgresStore._reason
+
+    async def forgetful(
+        self: PostgresStore, operation: Operation, refused: Exception | None
+    ) -> Outcome:
+        outcome = await reason(self, operation, refused)
+        return Outcome.CONFLICT if outcome is Outcome.COMMITTED else outcome
+
+    with _method(PostgresStore, "_reason", forgetful):
+        yield
+
+
+@_mutant
+def cancel_not_in_commit() -> Iterator[None]:
+    add_effects = Plan._add_effects
+
+    def forgetful(self: Plan, operation: Operation) -> None:
+        operation.cancels = None
+        add_effects(self, operation)
+
+    with _method(Plan, "_add_effects", forgetful):
+        yield
+
+
+@_mutant
+def latest_timer_taken_by_id() -> Iterator[None]:
+    """Ids are given out in blocks: the highest is not the latest where several servers write."""
+    text = postgres_store.COMMITTING["batch"] + " -- max(e.id)"
+    with patch.dict(postgres_store.COMMITTING, {"batch": text}):
+        yield
+
+
+@_mutant
+def request_key_checked_nowhere() -> Iterator[None]:
+    """Neither before the step nor in its commit."""
+    add = Plan.add
+
+    def keyless(self: Plan, operation: Operation) -> None:
+        operation.request_key = None
+        add(self, operation)
+
+    look_up = lambda self, row_id, key, done: done(False)  # noqa: E731
+    with _method(Plan, "add", keyless), _method(PostgresStore, "find_request_key", look_up):
+        yield
+
+
+# ---------------------------------------------------------------------- answers and effects
+
+
+@_mutant
+def answers_before_commit() -> Iterator[None]:
+    on_answer = Engine._on_answer
+
+    def hasty(
+        self: Engine, link: Any, operation: Operation, fields: list[str], now_ms: int, ready: Any
+    ) -> None:
+        on_answer(self, link, operation, fields, now_ms, ready)
+        if operation in ready and operation.code == Code.CHANGED:
+            body = state_body(operation.ts, operation.state, operation.public)
+            operation.answer(body)
+
+    with _method(Engine, "_on_answer", hasty):
+        yield
+
+
+@_mutant
+def effects_before_commit() -> Iterator[None]:
+    on_answer = Engine._on_answer
+
+    def hasty(
+        self: Engine, link: Any, operation: Operation, fields: list[str], now_ms: int, ready: Any
+    ) -> None:
+        on_answer(self, link, operation, fields, now_ms, ready)
+        if operation in ready and operation.code == Code.CHANGED_WITH_EFFECTS:
+            self._acknowledge(operation.activation)
+
+    with _method(Engine, "_on_answer", hasty):
+        yield
+
+
+@_mutant
+def gate_opened_with_steps_uncommitted() -> Iterator[None]:
+    def hasty(self: Engine, activation: Activation) -> None:
+        if activation.wants_acknowledgement:
+            self._acknowledge(activation)
+
+    with _method(Engine, "_acknowledge_if_wanted", hasty):
+        yield
+
+
+@_mutant
+def deleted_taken_for_gone_for_good() -> Iterator[None]:
+    """An activation of a deleted instance answers for the one that has its name now."""
+    not_committed = Engine._not_committed
+
+    def blind(self: Engine, activation: Activation, operation: Operation, outcome: Outcome) -> None:
+        if outcome is Outcome.DELETED and operation.is_external:
+            self.refuse(operation, InstanceDeleted("there is no such instance"))
+            self._restart(activation)
+        else:
+            not_committed(self, activation, operation, outcome)
+
+    with _method(Engine, "_not_committed", blind):
+        yield
+
+
+# ---------------------------------------------------------------------- services
+
+
+@_mutant
+def lost_services_not_reported() -> Iterator[None]:
+    enqueue = Engine._enqueue
+
+    def forgetful(self: Engine, activation: Activation, operation: Operation) -> None:
+        if operation.kind is Kind.LOST_SERVICE:
+            activation.children = SETTLED
+        else:
+            enqueue(self, activation, operation)
+
+    with _method(Engine, "_enqueue", forgetful):
+        yield
+
+
+@_mutant
+def events_overtake_lost_services() -> Iterator[None]:
+    """The queue lets what came first go first, whatever it is."""
+    may_send = Engine._may_send
+
+    def impatient(self: Engine, activation: Activation, operation: Operation) -> bool:
+        return operation.kind is not Kind.LOST_SERVICE and may_send(self, activation, operation)
+
+    with _method(Engine, "_may_send", impatient):
+        yield
+
+
+@_mutant
+def owner_ignored() -> Iterator[None]:
+    """Whoever gets an event processes it, though services run elsewhere."""
+    with _method(Elsewhere, "leave_to_owner", _nothing):
+        yield
+
+
+@_mutant
+def fencing_ignored() -> Iterator[None]:
+    """A server whose lease has ended goes on as if it had it, and never joins anew."""
+    fence = _method(membership.Membership, "fence", _nothing)
+    with fence, _method(runners, "WATCHDOG_S", 1e9):
+        yield
+
+
+# ---------------------------------------------------------------------- timers
+
+
+@_mutant
+def claims_never_end() -> Iterator[None]:
+    """What a killed server had claimed is never delivered."""
+    text = postgres_store.HOUSEKEEPING["claim"].replace(
+        "claim_until <= ", "0 = claim_until AND 0 < "
+    )
+    with patch.dict(postgres_store.HOUSEKEEPING, {"claim": text}):
+        yield
+
+
+@_mutant
+def timers_not_spaced() -> Iterator[None]:
+    with _method(steps, "_spaced_out", lambda activation, due_at_ms, now_ms: due_at_ms):
+        yield
+
+
+@_mutant
+def timers_fire_when_claimed() -> Iterator[None]:
+    add = Timers.add
+
+    def hasty(self: Timers, deliveries: Any) -> None:
+        deliveries = list(deliveries)
+        for delivery in deliveries:
+            delivery.due_at_ms = self.clock.now_ms()
+        add(self, deliveries)
+
+    with _method(Timers, "add", hasty):
+        yield
+
+
+@_mutant
+def trouble_counts_as_attempt() -> Iterator[None]:
+    counts = _method(Unavailable, "counts_as_attempt", True)
+    with counts, _method(postgres_store, "ATTEMPTS_MAX", 1):
+        yield
+
+
+# ---------------------------------------------------------------------- between servers
+
+
+@_mutant
+def forwarded_events_taken_late() -> Iterator[None]:
+    """What was sent long ago is taken, though its sender has said by now that it was not."""
+    with _method(forwarding, "TAKE_WITHIN_MS", 1_000_000):
+        yield
+
+
+@_mutant
+def forwarded_twice() -> Iterator[None]:
+    """An event without an answer is forwarded again."""
+    post = Forwarder._post
+
+    async def stubborn(self: Forwarder, operation: Operation, address: str) -> bytes:
+        try:
+            return await post(self, operation, address)
+        except OutcomeUnknown:
+            return await post(self, operation, address)
+
+    with _method(Forwarder, "_post", stubborn):
+        yield
+
+
+@_mutant
+def signature_not_checked_by_time() -> Iterator[None]:
+    with _method(Signer, "is_good", lambda self, signature, body: True):
+        yield
+
+
+def _nothing(*_arguments: Any) -> None:
+    """In place of something that must be done."""
