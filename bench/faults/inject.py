@@ -74,8 +74,7 @@ class Injector:
                 # The next one must find the server up again.
                 await asyncio.wait({task}, timeout=databases.ANSWER_S)
         while self._tasks:
-            for task in list(self._tasks):
-                await task
+            await asyncio.wait(self._tasks)
 
     async def _do(self, planned: Planned) -> None:
         node = next((n for n in self.cluster.nodes if n.name == planned.target), None)
@@ -105,8 +104,14 @@ class Injector:
     def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.note(f"{self.clock():7.2f}  failed: {task.exception()!r}")
+            self.skipped.append("failed")
 
     # ------------------------------------------------------------------ faults
 

@@ -87,7 +87,7 @@ def _lines(run: Run, evidence: Evidence, violations: list[Violation]) -> Iterato
     for kind, times in sorted(Counter(fault.kind for fault in evidence.faults).items()):
         yield _row(f"  {kind}", f"{times}")
     if run.skipped:
-        yield _row("  skipped: their target was down", f"{run.skipped}")
+        yield _row("  could not be done, or their target was down", f"{run.skipped}")
     yield ""
     yield _row("an event is accepted again", "times", "p50", "p99", "max", "disturbed")
     for what, name in RECOVERY_NAMES.items():
