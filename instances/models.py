@@ -102,7 +102,7 @@ class Place(models.Model):
     """Where an instance was found a moment ago: what lists filter by and counts are of.
 
     Events change an instance's state, so no index may be on it. These rows follow it at a distance
-    of a second or so (instances/places.py), and one that stays where it is costs nothing.
+    of two seconds or so (instances/places.py), and one that stays where it is costs nothing.
     """
 
     instance_id = models.BigIntegerField(primary_key=True)

@@ -1,7 +1,7 @@
 """Keeps the places of this process's instances up to date, in the background (places.py).
 
-The loop's part is one `set.add` per commit. The rest happens in a thread, at most a tenth of the
-time, and not at all while nothing moves.
+The loop's part is one `set.add` per commit. The rest happens in a thread, at most a twentieth
+of the time, and not at all while nothing moves.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("statebacked.places")
 
-EVERY_S = 1.0
-BUSY_SHARE_MAX = 0.1  # of the time, that repairs may take
+EVERY_S = 2.0
+BUSY_SHARE_MAX = 0.05  # of the time, that repairs may take
 SWEEP_SHARE_MAX = 0.5
 LOOK_FOR_LOST_EVERY_S = 5.0
 

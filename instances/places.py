@@ -3,7 +3,7 @@
 Two tables follow the instances. A *place* says in which state and on which version an instance is;
 a count says how many places there are of each kind. What moves them:
 
-1. Whoever commits notes the instance and *repairs* its place within a second or so
+1. Whoever commits notes the instance and *repairs* its place within two seconds or so
    (place_keeper.py). An instance that came back to where it was is not written.
 2. A process that may owe a repair has a row that says so. When it dies, another one, or its next
    start, *sweeps*: it compares all instances with their places. So nothing is counted wrongly for
@@ -69,7 +69,7 @@ def repair(instance_ids: Sequence[int]) -> int:
     for first in range(0, len(instance_ids), REPAIRED_TOGETHER):
         ids = _list(instance_ids[first : first + REPAIRED_TOGETHER])
         # Asked without the lock: most instances are where they were.
-        moved = [id_ for (id_,) in _rows(MOVED.format(among=_among()), *[ids] * 4)]
+        moved = _moved(_among(), *[ids] * 4)
         if moved:
             repaired += len(moved)
             _rewrite(_list(moved))
@@ -84,7 +84,7 @@ def sweep() -> Iterator[int]:
     last = max(newest or 0, newest_place or 0)
     for first in range(1, last + 1, SWEPT_TOGETHER):
         part = (first, min(first + SWEPT_TOGETHER - 1, last))
-        moved = [id_ for (id_,) in _rows(MOVED.format(among="BETWEEN %s AND %s"), *part * 4)]
+        moved = _moved("BETWEEN %s AND %s", *part * 4)
         # On SQLite other writers wait meanwhile; on Postgres only other repairs do.
         step = SWEPT_TOGETHER if connection.vendor == "postgresql" else REPAIRED_TOGETHER
         for begin in range(0, len(moved), step):
@@ -92,10 +92,21 @@ def sweep() -> Iterator[int]:
         yield len(moved)
 
 
+def _moved(among: str, *parameters: Any) -> list[int]:
+    query = MOVED.format(among=among)
+    if connection.vendor != "postgresql":
+        return [id_ for (id_,) in _rows(query, *parameters)]
+    with transaction.atomic():
+        # Starting workers costs more than the few rows of an index that are read here.
+        _run("SET LOCAL max_parallel_workers_per_gather = 0")
+        return [id_ for (id_,) in _rows(query, *parameters)]
+
+
 def _rewrite(ids: Any) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         among = _among()
         cursor.execute(STATES.format(among=among), [ids])
         _know(cursor.fetchall())
@@ -128,6 +139,11 @@ def _among() -> str:
 
 def _list(ids: Sequence[int]) -> Any:
     return list(ids) if connection.vendor == "postgresql" else json.dumps(list(ids))
+
+
+def _run(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def _rows(query: str, *parameters: Any) -> list[Any]:

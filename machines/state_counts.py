@@ -1,7 +1,7 @@
 """Where machines' instances are: how many in each state, on each version.
 
 Of few instances the rows themselves are counted. Of many, the counts that follow the instances at a
-distance of a second are read (instances/places.py); while these may be wrong, they are marked.
+distance of two seconds are read (instances/places.py); while these may be wrong, they are marked.
 """
 
 from collections import Counter
