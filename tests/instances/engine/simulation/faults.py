@@ -16,7 +16,6 @@ class Faults:
         self.life = life
         self.world = life.world
         self.has_clock_steps = False
-        self.has_partitions = False
         self.set_back_s = 0.0  # how far the database's clock was set back
         self._is_over = False
         self._is_database_down = False
@@ -174,7 +173,6 @@ class Faults:
     # ------------------------------------------------------------------ between servers
 
     def _part(self, node: SimulatedNode) -> None:
-        self.has_partitions = True
         network = self.life.network
         others = [address for address in self.life.addresses if address != node.address]
         pair = frozenset((node.address, self.world.random.choice(others)))
