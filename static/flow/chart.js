@@ -1,11 +1,15 @@
 // The statechart in an element: its parts by name. Folding replaces the picture, so nobody else
-// keeps elements of it.
+// keeps elements of it. Of a machine that is too large to draw there is an empty picture.
+
+const SVG = "http://www.w3.org/2000/svg";
 
 export class Chart {
-  /** @param {HTMLElement} box the element with [data-flow] that holds the server's SVG */
+  /** @param {HTMLElement} box the element with [data-flow] that holds the server's SVG, or the tree alone */
   constructor(box) {
     this.box = box;
-    this.#use(box.querySelector("svg.flow"));
+    const drawn = box.querySelector("svg.flow");
+    this.isDrawn = drawn !== null;
+    this.#use(drawn ?? document.createElementNS(SVG, "svg"));
   }
 
   /** The state with this path, if it is drawn. Never looked up by a selector: paths are anything. */
@@ -41,7 +45,7 @@ export class Chart {
     this.svg = svg;
     this.states = byName(svg, "data-node");
     this.events = byName(svg, "data-transition");
-    const [x, y, width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
+    const [x, y, width, height] = (svg.getAttribute("viewBox") ?? "0 0 0 0").split(" ").map(Number);
     this.whole = { x, y, width, height };
   }
 }

@@ -25,9 +25,17 @@ const attached = new WeakMap();
 /** @returns what a page works with; the same object for the same panel */
 export function attach(panel) {
   if (!attached.has(panel)) {
-    attached.set(panel, make(panel));
+    attached.set(panel, panel.querySelector("[data-flow]") ? make(panel) : makeTree(panel));
   }
   return attached.get(panel);
+}
+
+/** Of a machine that is too large to draw there is the tree: it is lit up and walked through as well. */
+function makeTree(panel) {
+  const tree = panel.querySelector("[role=tree]");
+  const chart = new Chart(tree.parentElement);
+  const live = attachLive(chart, tree), selection = attachSelection(chart, tree);
+  return { show: live.show, select: selection.select, fit() {} };
 }
 
 function make(panel) {
@@ -103,5 +111,5 @@ function sourceOf(tree, transition) {
 }
 
 for (const panel of document.querySelectorAll("[data-flow-panel]")) {
-  if (panel.querySelector("[data-flow]")) attach(panel);
+  if (panel.querySelector("[role=tree]")) attach(panel);
 }

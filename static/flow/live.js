@@ -37,13 +37,18 @@ export function attachLive(chart, tree) {
 
   function paint({ active = [], was = [], preview = [], taken, walked = [], next = [], blocked = {} }) {
     clear();
-    const drawn = active.filter((path) => chart.state(path) !== undefined);
-    const leaves = drawn.filter((path) => !drawn.some((other) => isInside(other, path)));
+    const known = active.filter((path) => chart.state(path) !== undefined || items.has(path));
+    // A state that this version does not have: that the whole is active would say nothing.
+    if (active.length > 1 && known.length === 1 && known[0] === "") {
+      known.pop();
+    }
+    const drawn = known.filter((path) => chart.state(path) !== undefined);
+    const leaves = innermost(drawn);
     mark("is-active", drawn);
     mark("is-leaf", leaves);
     mark("is-was", was);
     mark("is-preview", preview);
-    for (const path of active) {
+    for (const path of known) {
       items.get(path)?.setAttribute("aria-current", "true");
     }
     for (const transition of next) {
@@ -59,7 +64,7 @@ export function attachLive(chart, tree) {
     if (taken !== undefined) {
       markTransition(taken, "is-taken");
     }
-    return leaves.filter((path) => path !== "" || leaves.length === 1);
+    return innermost(chart.isDrawn ? drawn : known);
   }
 
   function clear() {
@@ -162,6 +167,10 @@ export function attachLive(chart, tree) {
 
 export function edgeOf(event) {
   return event?.closest(".flow-edge");
+}
+
+function innermost(paths) {
+  return paths.filter((path) => !paths.some((other) => isInside(other, path)));
 }
 
 /** Whether a path lies inside another one. */

@@ -27,7 +27,7 @@ let newest = Number(page.querySelector("[data-of]").textContent);
 let latestMove = null; // of the socket, waiting for the next frame
 let shownAt = 0;
 let announcedAt = 0;
-let picture = findPicture(); // null until it has come, and of a machine that can't be drawn
+let picture = findPicture(); // null until it has come, and of a machine that can't be described
 const timeline = new History(page, () => shown.seq);
 
 showLights();
@@ -129,7 +129,7 @@ function showLights() {
 function findPicture() {
   const panel = pictureBox.querySelector("[data-flow-panel]");
   pictureBox.dataset.version = panel?.dataset.version ?? pictureBox.dataset.version;
-  return panel?.querySelector("[data-flow]") ? attach(panel) : null;
+  return panel?.querySelector("[role=tree]") ? attach(panel) : null;
 }
 
 /** Another version ran at this moment, or the picture has just been drawn. */

@@ -71,6 +71,24 @@ def test_many_instances_are_shown_by_heat_traffic_and_numbers():
     assert result["plain"] == 0
 
 
+def test_a_state_that_the_version_does_not_have_lights_nothing():
+    result = run_panel("fetch", "live.js").result
+
+    assert result["unknown"] == {"lit": 0, "current": [], "said": ""}
+
+
+def test_a_tree_alone_is_lit_and_walked_through():
+    tree = draw(graph_of("fetch")).tree
+    panel = f'<section data-flow-panel><div class="tree-view">{tree}</div></section>'
+
+    result = browser.run(browser.page(panel, "tree_alone.js")).result
+
+    assert (result["current"], result["said"]) == (["", "loading"], "loading")
+    assert result["next"] == ["1"]
+    assert result["sent"] == [1]
+    assert result["then"] == ["", "success"]
+
+
 def test_zoom_pan_and_fit_change_what_is_seen():
     result = run_panel("fetch", "view.js").result
 

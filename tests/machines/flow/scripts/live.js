@@ -17,6 +17,9 @@ flow.show({ active: ["", "success"] });
 result.then = { loading: classes("loading"), success: classes("success") };
 result.left = $$(".is-taken, .is-next, .is-blocked, .flow-reason").length;
 
+flow.show({ active: ["", "of an older version"] });
+result.unknown = { lit: $$(".is-active").length, current: $$("[aria-current]").map((one) => one.dataset.node), said: $(".flow-said").textContent };
+
 flow.decorate({ states: { idle: "heat-3" }, transitions: { 0: "t3" }, badges: { idle: 212 } });
 result.heat = $$(".heat-3").map((one) => one.dataset.node);
 result.traffic = $(".flow-edge.t3").dataset.transitions;
