@@ -34,6 +34,7 @@ class DomainError(Exception):
     def __init__(self, message: str, parameter: str | None = None) -> None:
         super().__init__(message)
         self.parameter = parameter  # the field, query parameter or header that is wrong
+        self.instead: list[tuple[str, str]] = []  # what a page offers: (name, address)
 
     def body(self) -> dict[str, Any]:
         body: dict[str, Any] = {"error": str(self), "code": self.code}

@@ -202,6 +202,7 @@ def failure(request: HttpRequest, member: Member | None, error: DomainError) -> 
         "message": words_for(error, member),
         "request_id": name,
         "kind": KINDS_OF_FAILURES.get(error.status, "failed"),
+        "instead": error.instead,
     }
     if member is None:
         response = render(request, "site/error.html", context, status=error.status)

@@ -3,11 +3,15 @@
 import time
 from collections.abc import Callable
 
+from django.urls import reverse
+
 from authz.errors import MissingScope
 from authz.members import Member
 from authz.models import Org, User
 from instances.access import get_instance
+from instances.errors import InstanceNotFound
 from instances.models import Instance
+from instances.pages.near import near_names
 from instances.pages.privacy import public_row
 from instances.pages.timeline import Row
 from machines.access import get_machine
@@ -15,12 +19,27 @@ from statebacked_site.errors import InvalidParameter
 
 SEE_ALL = "instances.admin"  # the whole context, events and their senders
 PEOPLE_MAX = 1_000
+SLUG_CHARS_MAX = 128
 
 
 def instance_of(member: Member, machine: str, slug: str) -> Instance:
-    instance = get_instance(member.caller, machine, slug)
+    """Raises InstanceNotFound with the pages of those that may be meant."""
+    try:
+        instance = get_instance(member.caller, machine, slug)
+    except InstanceNotFound as error:
+        if member.may("instances.read"):
+            error.instead = _meant(member, machine, slug)
+        raise
     instance.machine = get_machine(member.caller, machine)
     return instance
+
+
+def _meant(member: Member, machine: str, slug: str) -> list[tuple[str, str]]:
+    names = near_names(get_machine(member.caller, machine), slug[:SLUG_CHARS_MAX])
+    return [
+        (name, reverse("instance-page", args=[member.org.public_id, machine, name]))
+        for name in names
+    ]
 
 
 def sight_of(member: Member) -> Callable[[Row], Row]:

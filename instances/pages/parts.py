@@ -1,10 +1,12 @@
 """The smaller parts of an instance's page: its timers, its logs, what deleting it would take."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from instances.models import DeadLetter, Delivery, Instance, LogEntry
 from instances.pages.moment import Moment
 from instances.pages.timeline import event_type_of, timer_name
+from statebacked_site.log_lines import Line, line_of
 
 TIMERS_MAX = 100
 LOGS_MAX = 300
@@ -68,16 +70,20 @@ def dead_letter_count(instance: Instance) -> int:
     )[: TIMERS_MAX + 1].count()
 
 
-def logs_of(instance: Instance, moment: Moment | None) -> list[LogEntry]:
+def logs_of(instance: Instance, moment: Moment | None) -> list[Line]:
     """The instance's latest lines, newest last; of a moment, those since its transition began."""
     lines = LogEntry.objects.filter(instance_id=instance.pk)
     if moment is None:
-        return list(reversed(lines.order_by("-id")[:LOGS_MAX]))
+        return _shown(reversed(lines.order_by("-id")[:LOGS_MAX]), instance)
     began = moment.created_ms - int(moment.duration_ms) - CLOCK_SLACK_MS
     lines = lines.filter(created_at__gte=began)
     if moment.next_ms is not None:
         lines = lines.filter(created_at__lt=moment.next_ms)
-    return list(lines.order_by("id")[:MOMENT_LOGS_MAX])
+    return _shown(lines.order_by("id")[:MOMENT_LOGS_MAX], instance)
+
+
+def _shown(entries: Iterable[LogEntry], instance: Instance) -> list[Line]:
+    return [line_of(entry, instance.machine.slug) for entry in entries]
 
 
 def stakes_of(instance: Instance, services: int) -> Stakes:

@@ -13,14 +13,13 @@ from instances.models import LogEntry
 from machines.models import Machine
 from statebacked_site.errors import InvalidParameter
 from statebacked_site.frame import org_page, render_page
+from statebacked_site.log_lines import Line, line_of
 from statebacked_site.pages.timers import machine_names
 
 ROWS = 200
 # A search looks through so many lines at once, and goes on from there when it is asked to.
 SEARCHED_MAX = 20_000
 TEXT_CHARS_MAX = 200
-MESSAGE_CHARS_MAX = 20_000
-MESSAGE_CHARS_AT_ONCE = 800  # the rest of a longer one is folded
 
 # What "at least this level" holds.
 LEVELS = {
@@ -46,22 +45,6 @@ class Asked(NamedTuple):
         level = {} if self.level == "debug" else {"level": self.level}
         kept = {name: value for name, value in given.items() if value}
         return urlencode(kept | level | more)
-
-
-class Line(NamedTuple):
-    entry: LogEntry
-    machine: str
-    level: str
-    parts: list[tuple[str, bool]]  # of the message, and whether each was searched for
-    rest: list[tuple[str, bool]]  # the same of what is folded
-
-    @property
-    def rest_chars(self) -> int:
-        return sum(len(part) for part, _is_wanted in self.rest)
-
-    @property
-    def is_rest_wanted(self) -> bool:
-        return any(is_wanted for _part, is_wanted in self.rest)
 
 
 @require_safe
@@ -161,27 +144,4 @@ def lines_of(found: list[LogEntry], text: str) -> list[Line]:
             "pk", "slug"
         )
     )
-    return [
-        Line(
-            entry,
-            slugs.get(entry.machine_id, ""),
-            "info" if entry.level == "log" else entry.level,
-            marked(entry.message[:MESSAGE_CHARS_AT_ONCE], text),
-            marked(entry.message[MESSAGE_CHARS_AT_ONCE:MESSAGE_CHARS_MAX], text),
-        )
-        for entry in found
-    ]
-
-
-def marked(message: str, text: str) -> list[tuple[str, bool]]:
-    """`message` in parts, those that are `text` in any case apart."""
-    if not text or len(message.lower()) != len(message):
-        return [(message, False)]
-    parts = []
-    at = 0
-    lower, wanted = message.lower(), text.lower()
-    while (found := lower.find(wanted, at)) >= 0:
-        parts += [(message[at:found], False), (message[found : found + len(wanted)], True)]
-        at = found + len(wanted)
-    parts.append((message[at:], False))
-    return [(part, is_wanted) for part, is_wanted in parts if part]
+    return [line_of(entry, slugs.get(entry.machine_id, ""), text) for entry in found]

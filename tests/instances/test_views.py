@@ -450,6 +450,36 @@ def test_logs_of_a_moment(admin, machine):
     assert "of the third" in now
 
 
+def test_a_long_line_is_folded_as_on_the_logs_page(admin, machine):
+    instance = make_life(machine)
+    make_log_entry(instance, "a" * 800 + "b" * 1_234, instance.created_at)
+
+    page = admin.get(url_of(instance), {"tab": "logs"}).content.decode()
+
+    assert "a" * 800 + "<details><summary>1,234 more characters</summary>" + "b" * 1_234 in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "offered"),
+    [
+        ("ordr-1002", ["order-1002", "order-1001"]),
+        ("ORDER-1002", ["order-1002", "order-1001"]),
+        ("1002", ["order-1002"]),
+        ("something-else", []),
+    ],
+)
+def test_what_is_not_there_offers_the_likest_names(admin, machine, asked, offered):
+    for slug in ("order-1001", "order-1002", "cart-7"):
+        make_instance(machine, slug)
+    make_instance(machine, f"{asked}-gone", status=Instance.Status.DELETED)
+    address = f"/o/{machine.org.public_id}/machines/{machine.slug}/instances"
+
+    answer = admin.get(f"{address}/{asked}")
+
+    assert answer.status_code == 404
+    assert re.findall(f'href="{address}/([^"]*)"', answer.content.decode()) == offered
+
+
 def test_hostile_texts_are_inert(admin, machine):
     instance = make_instance(
         machine, seq=1, state=state(HOSTILE), context=json.dumps({HOSTILE: HOSTILE})
