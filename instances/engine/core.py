@@ -14,10 +14,8 @@ Invariants kept here (engine.md section 15 has the full list):
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -26,9 +24,6 @@ from instances.engine.elsewhere import Elsewhere
 from instances.engine.errors import (
     ContextTooLarge,
     EngineError,
-    InstanceDeleted,
-    InstanceExists,
-    InstanceNotFound,
     InstancePaused,
     MachineOverLimit,
     MachineThrew,
@@ -37,9 +32,13 @@ from instances.engine.errors import (
     OutcomeUnknown,
     RejectedByAuthorizer,
     Unavailable,
+    unavailable,
 )
 from instances.engine.holding import Resume
-from instances.engine.json_texts import error_fields, public_of, state_value, storable
+from instances.engine.journal import Journal
+from instances.engine.json_texts import error_fields, state_value
+from instances.engine.loading import NO_LEASE, Loading
+from instances.engine.mailbox import is_mailbox_full
 from instances.engine.messages import Messages, child_event
 from instances.engine.operations import (
     SETTLED,
@@ -52,32 +51,26 @@ from instances.engine.operations import (
     MessageRow,
     Operation,
     Outcome,
-    Replayed,
     Reply,
     TimerRow,
     state_body,
 )
 from instances.engine.plan import LOCAL_TIMER_MS
+from instances.engine.request_keys import RequestKeys
 from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
 from instances.engine.steps import ProtocolViolation, check_step
-from instances.engine.store import InstanceRow, LogRow, Store
+from instances.engine.store import InstanceRow, Store
 
 log = logging.getLogger("statebacked.engine")
 
 CHAIN = 64  # steps of one activation that may be computed before the first is committed
-MAILBOX_EVENTS = 1_000
-MAILBOX_BYTES = 8_000_000
 TRIES = 4  # of one operation, after conflicts and lost runners
 TRIES_CONTENDED = 12  # where other nodes write, too
-LOG_ROWS_WAITING = 5_000
-CLOCKS_DIFFER_MS = 1_000  # at most, those of two nodes
 
 INIT_EVENT = '{"type":"xstate.init"}'
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
-
-NO_LEASE = "this node can't reach the database"
 
 
 class Clock(Protocol):
@@ -120,10 +113,10 @@ class Engine:
         self.crashes = Crashes(self)
         self.messages = Messages(self)
         self.activations: dict[tuple[int, str], Activation] = {}
-        self.loading: dict[tuple[int, str], list[Operation]] = {}
+        self.loading = Loading(self)
+        self.request_keys = RequestKeys(self)
+        self.journal = Journal(self)
         self.links: dict[RunnerProcess, RunnerLink] = {}
-        self.logs: list[LogRow] = []
-        self._logged_ms = 0  # of the latest line that was given to the store
         self.draining = False
         self.suspended = False  # this node's lease may have ended: nothing new is begun
         self._rids = itertools.count(1)
@@ -159,9 +152,9 @@ class Engine:
     def submit(self, operation: Operation) -> None:
         activation = self.activations.get(operation.key)
         if activation is None:
-            self._load(operation)
+            self.loading.load(operation)
         else:
-            self._enqueue(activation, operation)
+            self.enqueue(activation, operation)
 
     def create(
         self,
@@ -194,13 +187,13 @@ class Engine:
 
         def ready(process: RunnerProcess | None, error: Exception | None) -> None:
             if process is None:
-                self.refuse(operation, _unavailable(error))
+                self.refuse(operation, unavailable(error))
             else:
-                link = self._link(process)
-                activation = self._mount(operation.key, None, version_id, link)
+                link = self.link_to(process)
+                activation = self.mount(operation.key, None, version_id, link)
                 if creation.parent_id is not None:
                     activation.parent = creation.parent_id, creation.child_id or ""
-                self._enqueue(activation, operation)
+                self.enqueue(activation, operation)
 
         if self.draining:
             self.refuse(operation, Unavailable("the server is shutting down"))
@@ -225,9 +218,9 @@ class Engine:
         def ask(read: Read) -> None:
             def ready(process: RunnerProcess | None, error: Exception | None) -> None:
                 if process is None:
-                    done(_unavailable(error))
+                    done(unavailable(error))
                     return
-                link = self._link(process)
+                link = self.link_to(process)
                 read.tries += 1
                 read.rid = rid = str(next(self._rids))
                 link.waiting[rid] = read
@@ -240,12 +233,12 @@ class Engine:
 
     # ------------------------------------------------------------------ queue → runner
 
-    def _enqueue(self, activation: Activation, operation: Operation) -> None:
+    def enqueue(self, activation: Activation, operation: Operation) -> None:
         if operation.request_key is not None and operation.must_look_up_key:
-            self._look_up_key(activation, operation, operation.request_key)
+            self.request_keys.look_up(activation, operation, operation.request_key)
             return
         queue = activation.queue
-        if queue and operation.is_external and _is_mailbox_full(queue, operation):
+        if queue and operation.is_external and is_mailbox_full(queue, operation):
             self.refuse(operation, MailboxFull("too many events wait for this instance"))
             return
         operation.activation = activation
@@ -256,42 +249,6 @@ class Engine:
             queue.append(operation)
         else:
             self._send(activation, operation)
-
-    def _look_up_key(self, activation: Activation, operation: Operation, request_key: str) -> None:
-        """Let an operation go on unless its request was sent before."""
-        in_progress = itertools.chain(
-            activation.queue, activation.sent, activation.uncommitted, activation.waiters
-        )
-        for first in in_progress:
-            if first.request_key == request_key:
-                first.repetitions = [*(first.repetitions or ()), operation]
-                return
-
-        def found(answer: bool | Exception) -> None:
-            if isinstance(answer, Exception):
-                operation.refuse(Unavailable("the database does not answer"))
-            elif answer:
-                self._answer_replayed(operation)
-            else:
-                # A request with the same key may still come between: the commit finds out.
-                operation.must_look_up_key = False
-                self.submit(operation)
-
-        assert activation.row_id is not None
-        self.store.find_request_key(activation.row_id, request_key, found)
-
-    def _answer_replayed(self, operation: Operation) -> None:
-        """Its event is in the history already: answer with the state that is committed now."""
-
-        def read(row: InstanceRow | Exception | None) -> None:
-            if isinstance(row, InstanceRow):
-                operation.answer(Replayed(state_body(row.ts, row.state, public_of(row.context))))
-            elif row is None:
-                operation.refuse(InstanceDeleted(f"there is no instance {operation.key[1]}"))
-            else:
-                operation.refuse(Unavailable("the database does not answer"))
-
-        self.store.read(operation.key, read)
 
     def _may_send(self, activation: Activation, operation: Operation) -> bool:
         """Only settled activations chain: with live services, steps are taken one at a time."""
@@ -343,51 +300,6 @@ class Engine:
         operation.event = child_event(major, delivery.event)
         return f"N\t{aid}\t{rid}\t{operation.event}\t{operation.child}\t{auth}\n"
 
-    # ------------------------------------------------------------------ loading
-
-    def _load(self, operation: Operation) -> None:
-        """Read the row and mount it; single flight, so one load never makes two activations."""
-        if self.draining and operation.delivery is None:
-            self.refuse(operation, Unavailable("the server is shutting down"))
-            return
-        if self.suspended:
-            self.refuse(operation, Unavailable(NO_LEASE))
-            return
-        if self.elsewhere.homes and self.elsewhere.send_home(operation):
-            return
-        waiting = self.loading.get(operation.key)
-        if waiting is not None:
-            if len(waiting) >= MAILBOX_EVENTS:
-                self.refuse(operation, MailboxFull("too many events wait for this instance"))
-            else:
-                waiting.append(operation)
-            return
-        key = operation.key
-        self.loading[key] = [operation]
-        self.store.read(key, lambda row: self._loaded(key, row))
-
-    def _loaded(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
-        if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
-            self.elsewhere.leave_to_owner(key, row, row.owner_address)
-            if key not in self.loading:
-                return
-        if isinstance(row, InstanceRow) and row.status == 0:
-            self.runners.acquire(
-                row.version_id, lambda process, error: self._mount_row(key, row, process, error)
-            )
-            return
-        if row is None:
-            error: EngineError = InstanceNotFound(f"there is no instance {key[1]}")
-        elif isinstance(row, Exception):
-            log.error("could not read instance %s: %s", key, row)
-            error = Unavailable("the database does not answer")
-        elif row.status == 1:
-            error = InstancePaused(f"{key[1]} is paused")
-        else:
-            error = InstanceNotFound(f"there is no instance {key[1]}")
-        for operation in self.loading.pop(key):
-            self.refuse(operation, error)
-
     # ------------------------------------------------------------------ other nodes
 
     def take_forwarded(self, operation: Operation) -> None:
@@ -422,53 +334,7 @@ class Engine:
         for process in list(self.links):
             process.kill("fenced")
 
-    def _mount_row(
-        self,
-        key: tuple[int, str],
-        row: InstanceRow,
-        process: RunnerProcess | None,
-        error: Exception | None,
-    ) -> None:
-        operations = self.loading.pop(key)
-        current = self.activations.get(key)
-        if current is not None:  # it was created here meanwhile
-            for operation in operations:
-                self._enqueue(current, operation)
-            return
-        if process is None:
-            for operation in operations:
-                self.refuse(operation, _unavailable(error))
-            return
-        link = self._link(process)
-        activation = self._mount(key, row.id, row.version_id, link)
-        activation.seq = activation.tail_seq = row.seq
-        activation.ts = activation.tail_ts = row.ts
-        activation.state, activation.extra = row.state, row.extra
-        activation.context, activation.children = row.context, row.children
-        activation.public = public_of(row.context)
-        if row.parent_id is not None:
-            activation.parent = row.parent_id, row.parent_child or ""
-        # The node of an earlier step may have a faster clock: what it sent then must stay first.
-        activation.sent_ms = min(row.ts, self.clock.now_ms() + CLOCKS_DIFFER_MS)
-        activation.deadline_ms = self.clock.now_ms() + self.settle_limit_ms
-        self.activations[key] = activation
-        link.weight += activation.weight()
-        line = (
-            f"L\t{activation.aid}\t{key[1]}\t{row.state}\t{row.extra}\t{row.context}"
-            f"\t{row.children}\n"
-        )
-        link.send(line.encode())
-        if row.children != SETTLED:
-            # An earlier activation ended with these services alive. The children stay in the
-            # activation until their error events are committed, so events take turns behind them.
-            for child in json.loads(row.children):
-                lost = json.dumps(child["id"])
-                event = f'{{"type":"statebacked.lost-service","service":{lost}}}'
-                self._enqueue(activation, Operation(Kind.LOST_SERVICE, key, event, "", child=lost))
-        for operation in operations:
-            self._enqueue(activation, operation)
-
-    def _mount(
+    def mount(
         self, key: tuple[int, str], row_id: int | None, version_id: int, link: RunnerLink
     ) -> Activation:
         activation = Activation(str(next(self._aids)), key, row_id, version_id, link)
@@ -485,7 +351,7 @@ class Engine:
             if activation.is_idle() and activation.row_id is not None:
                 self._forget(activation)
 
-    def _link(self, process: RunnerProcess) -> RunnerLink:
+    def link_to(self, process: RunnerProcess) -> RunnerLink:
         link = self.links.get(process)
         if link is None:
             link = self.links[process] = RunnerLink(process)
@@ -583,7 +449,7 @@ class Engine:
     def _on_notice(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
         kind = fields[0]
         if kind == "G":
-            self._on_log(link, fields, now_ms)
+            self.journal.on_log(link, fields, now_ms)
             return
         if kind.isdigit():
             return  # the answer to a request of an activation that is gone
@@ -596,7 +462,7 @@ class Engine:
                 return
             operation = Operation(Kind.SERVICE, activation.key, event, "", child=child, inbox_n=n)
             activation.inbox += 1
-            self._enqueue(activation, operation)
+            self.enqueue(activation, operation)
         elif kind == "K":
             if activation.acknowledgements:
                 activation.acknowledgements -= 1
@@ -606,23 +472,6 @@ class Engine:
             self._acknowledge_if_wanted(activation)
         else:
             raise ProtocolViolation(f"unknown message {kind[:20]!r}")
-
-    def _on_log(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
-        _, aid, level, arguments = fields
-        activation = link.activations.get(aid)
-        if len(self.logs) >= LOG_ROWS_WAITING or (activation is None and aid):
-            return
-        message = storable(" ".join(str(part) for part in json.loads(arguments)))
-        self.logs.append(
-            LogRow(
-                link.process.version_id,
-                activation.row_id if activation else None,
-                activation.key[1] if activation else "",
-                level[:8],
-                message,
-                now_ms,
-            )
-        )
 
     # ------------------------------------------------------------------ the store answers
 
@@ -746,11 +595,11 @@ class Engine:
             self._forget(activation)
         if code == Code.DENIED:
             if operation.state:
-                self._log_thrown(activation, operation, "authorizer threw")
+                self.journal.thrown(activation, operation, "authorizer threw")
             self.refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
         elif code == Code.THREW:
             name, message, stack = error_fields(operation.state)
-            self._log_thrown(activation, operation, "event failed")
+            self.journal.thrown(activation, operation, "event failed")
             thrown: EngineError = MachineThrew(f"{name}: {message}" if name else message, stack)
             if name == "ContextTooLarge":
                 thrown = ContextTooLarge(message)
@@ -774,19 +623,6 @@ class Engine:
             activation.queue.clear()
         self.close(activation)
 
-    def _log_thrown(self, activation: Activation, operation: Operation, what: str) -> None:
-        name, message, stack = error_fields(operation.state)
-        self.logs.append(
-            LogRow(
-                activation.version_id,
-                activation.row_id,
-                activation.key[1],
-                "error",
-                f"{what}: {stack or f'{name}: {message}'}\nevent: {operation.event[:2000]}",
-                self.clock.now_ms(),
-            )
-        )
-
     def _not_committed(
         self, activation: Activation, operation: Operation, outcome: Outcome
     ) -> None:
@@ -797,12 +633,12 @@ class Engine:
                 operation.tries += 1
                 activation.returned.append(operation)
             case Outcome.DUPLICATE:
-                self._answer_replayed(operation)
+                self.request_keys.answer_replayed(operation)
             case Outcome.GONE:
                 operation.answer(b"{}")  # to the node that forwarded it
                 self.delivered(operation)
             case Outcome.EXISTS:
-                self._refuse_existing(operation)
+                self.request_keys.refuse_existing(operation)
             case Outcome.PAUSED:
                 self.refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
             case Outcome.FAILED:
@@ -810,28 +646,6 @@ class Engine:
             case Outcome.AMBIGUOUS:
                 self.refuse(operation, OutcomeUnknown("the database did not answer in time"))
         self._restart(activation)
-
-    def _refuse_existing(self, operation: Operation) -> None:
-        """The name is taken: perhaps by this very request, sent before."""
-        error = InstanceExists(f"{operation.key[1]} exists already")
-        request_key = operation.request_key
-        if request_key is None:
-            self.refuse(operation, error)
-            return
-
-        def found(answer: bool | Exception) -> None:
-            if answer is True:
-                self._answer_replayed(operation)
-            else:
-                operation.refuse(error)
-
-        def read(row: InstanceRow | Exception | None) -> None:
-            if isinstance(row, InstanceRow):
-                self.store.find_request_key(row.id, request_key, found)
-            else:
-                operation.refuse(error)
-
-        self.store.read(operation.key, read)
 
     # ------------------------------------------------------------------ after each step
 
@@ -980,7 +794,7 @@ class Engine:
 
     def on_retire(self, process: RunnerProcess) -> None:
         """A runner is to be replaced: idle activations leave it now, others once they settle."""
-        link = self._link(process)
+        link = self.link_to(process)
         link.retiring = True
         for activation in list(link.activations.values()):
             if activation.is_idle():
@@ -1033,34 +847,12 @@ class Engine:
 
     def busy(self) -> int:
         """How many activations still have work in flight."""
-        return sum(not a.is_idle() for a in self.activations.values()) + len(self.loading)
+        return sum(not a.is_idle() for a in self.activations.values()) + len(self.loading.waiting)
 
     def close_all(self) -> None:
         """Give up what has not settled: services are stopped and count as lost."""
         for activation in list(self.activations.values()):
             self.close(activation)
-
-    def flush_logs(self) -> None:
-        """Keep the lines that came. Each flush is later than the one before, whatever the clock
-        says: who reads on from the last line that they saw must not miss one."""
-        if not self.logs:
-            return
-        earliest_ms = self._logged_ms + 1
-        rows = [
-            row._replace(created_at_ms=max(row.created_at_ms, earliest_ms)) for row in self.logs
-        ]
-        self.logs = []
-        self._logged_ms = max(row.created_at_ms for row in rows)
-        self.store.log(rows)
-
-
-def _is_mailbox_full(queue: deque[Operation], operation: Operation) -> bool:
-    if len(queue) >= MAILBOX_EVENTS:
-        return True
-    # Small events can't pass the bound in bytes before the one in number.
-    if len(operation.event) * MAILBOX_EVENTS < MAILBOX_BYTES:
-        return False
-    return sum(len(waiting.event) for waiting in queue) > MAILBOX_BYTES
 
 
 def _tell(reply: Reply, found: bool | None) -> None:
@@ -1070,9 +862,3 @@ def _tell(reply: Reply, found: bool | None) -> None:
         reply.set_exception(Unavailable("the database refused the change"))
     else:
         reply.set_result(found)
-
-
-def _unavailable(error: Exception | None) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    return Unavailable(str(error) if error is not None else "no runner is available")

@@ -69,7 +69,7 @@ class Crashes:
 
     def _log_killed(self, operation: Operation, message: str) -> None:
         activation = operation.activation
-        self.engine.logs.append(
+        self.engine.journal.lines.append(
             LogRow(
                 activation.version_id,
                 activation.row_id,

@@ -40,7 +40,7 @@ class Elsewhere:
         owner = row.owner or ""
         if owner == node:
             return
-        operations = engine.loading.pop(key)
+        operations = engine.loading.waiting.pop(key)
         deadline_ms = row.settle_deadline
         if deadline_ms is not None:
             leaves = now_ms < deadline_ms + OWNER_GRACE_MS
@@ -58,7 +58,7 @@ class Elsewhere:
             else:
                 self._send_on(operation, address)
         if staying:
-            engine.loading[key] = staying
+            engine.loading.waiting[key] = staying
 
     def send_home(self, operation: Operation) -> bool:
         """Forward an operation of an instance that was lately left to another node."""

@@ -113,3 +113,10 @@ class UnsupportedEffect(EngineError):
 
     status = 500
     code = "unsupported-effect"
+
+
+def unavailable(error: Exception | None) -> EngineError:
+    """What to answer where no runner could be had."""
+    if isinstance(error, EngineError):
+        return error
+    return Unavailable(str(error) if error is not None else "no runner is available")

@@ -145,7 +145,7 @@ class EngineNode:
         if self.fan_out is not None:
             await self.fan_out.stop()
         self._flusher.cancel()
-        self.engine.flush_logs()
+        self.engine.journal.flush()
         await self.pool.stop()
         await self._close_store()
 
@@ -285,7 +285,7 @@ class EngineNode:
     async def _flush_logs(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_LOGS_EVERY_S)
-            self.engine.flush_logs()
+            self.engine.journal.flush()
 
     async def _keep_house(self) -> None:
         while True:

@@ -249,7 +249,7 @@ def deleted_taken_for_gone_for_good() -> Iterator[None]:
 
 @_mutant
 def lost_services_not_reported() -> Iterator[None]:
-    enqueue = Engine._enqueue
+    enqueue = Engine.enqueue
 
     def forgetful(self: Engine, activation: Activation, operation: Operation) -> None:
         if operation.kind is Kind.LOST_SERVICE:
@@ -257,7 +257,7 @@ def lost_services_not_reported() -> Iterator[None]:
         else:
             enqueue(self, activation, operation)
 
-    with _method(Engine, "_enqueue", forgetful):
+    with _method(Engine, "enqueue", forgetful):
         yield
 
 
