@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+import psycopg
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
+from psycopg_pool import PoolTimeout
 from rest_framework import exceptions as drf
 
 from statebacked_site.identifiers import new_identifier
@@ -20,6 +22,7 @@ from statebacked_site.identifiers import new_identifier
 logger = logging.getLogger(__name__)
 
 API_PREFIX = "/api/"
+READING = ("GET", "HEAD", "OPTIONS")
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID_KEY = "statebacked.request_id"
 
@@ -104,6 +107,13 @@ class Unavailable(DomainError):
     retry_after_s = 1
 
 
+class OutcomeUnknown(DomainError):
+    """What was asked for may have been done, or not: nobody could find out."""
+
+    status = 504
+    code = "outcome-unknown"
+
+
 class InternalError(DomainError):
     """A bug. The answer names only the request, whose id stands in the log."""
 
@@ -129,14 +139,17 @@ def error_response(error: DomainError, request: HttpRequest) -> JsonResponse:
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> HttpResponse:
     """Answer for whatever a DRF view raised (the EXCEPTION_HANDLER of the settings)."""
     request: HttpRequest = context["request"]._request
-    error = as_domain_error(exc)
+    error = as_domain_error(exc, is_write=request.method not in READING)
     if error is None:
         error = internal_error(request, exc)
     return error_response(error, request)
 
 
-def as_domain_error(exc: Exception) -> DomainError | None:
-    """`exc` in the words of our API; None if it is a bug."""
+def as_domain_error(exc: Exception, *, is_write: bool = False) -> DomainError | None:
+    """`exc` in the words of our API; None if it is a bug.
+
+    `is_write`: the request was to change something.
+    """
     match exc:
         case DomainError():
             return exc
@@ -159,8 +172,24 @@ def as_domain_error(exc: Exception) -> DomainError | None:
         case OperationalError() | InterfaceError():
             # Locked or gone: the caller may try again, and an operator must hear of it.
             logger.error("The database refused: %s", exc)
+            if is_write and _may_have_committed(exc):
+                return OutcomeUnknown("The database did not say whether this was done: look again")
             return Unavailable("The database can't be reached now")
     return None
+
+
+def _may_have_committed(exc: Exception) -> bool:
+    """Whether the connection was lost with something under way, perhaps its commit.
+
+    An error that the database itself has reported came instead of the commit, except that it ends
+    the connection; and where no connection was had, nothing can have happened.
+    """
+    cause = exc.__cause__
+    if not isinstance(cause, psycopg.Error) or isinstance(cause, PoolTimeout):
+        return False
+    if isinstance(cause, psycopg.OperationalError) and "connection failed" in str(cause):
+        return False
+    return cause.sqlstate is None or cause.sqlstate.startswith("57P")  # operator intervention
 
 
 def internal_error(request: HttpRequest, exc: BaseException | None) -> InternalError:

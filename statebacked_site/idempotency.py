@@ -19,7 +19,7 @@ from django.http.response import HttpResponseBase
 
 from authz.callers import Caller
 from authz.secrets import decrypt, encrypt
-from statebacked_site.errors import DomainError, InvalidParameter
+from statebacked_site.errors import DomainError, InvalidParameter, OutcomeUnknown
 from statebacked_site.json_text import write_json
 from statebacked_site.models import IdempotentAnswer
 
@@ -48,11 +48,6 @@ class InProgress(DomainError):
     retry_after_s = 1
 
 
-class OutcomeUnknown(DomainError):
-    status = 504
-    code = "outcome-unknown"
-
-
 class Replay(Exception):
     """The request was answered before: this is that answer."""
 
@@ -72,11 +67,14 @@ class Claim:
         self.row = row
 
     def finish(self, response: HttpResponseBase) -> None:
-        """Keep the answer, or forget the request if it failed. Has `response` rendered."""
+        """Keep the answer, or forget the request if it failed. Has `response` rendered.
+
+        A request whose outcome is unknown stays as one that was never answered.
+        """
         try:
             if response.status_code in self.succeeded:
                 self._keep(response)
-            else:
+            elif response.status_code != OutcomeUnknown.status:
                 self.row.delete()
         except DatabaseError as exc:
             # What was asked for is done, and that is what the client must hear.

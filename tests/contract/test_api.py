@@ -6,6 +6,7 @@ import logging
 import re
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.exceptions import RequestDataTooBig
 from django.core.handlers.asgi import ASGIRequest
@@ -13,6 +14,7 @@ from django.db import OperationalError
 from django.urls import URLPattern
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
+from psycopg_pool import PoolTimeout
 
 from authz.permissions import Open, Scoped, SignedIn, rule_for
 from authz.scopes import ALL
@@ -286,6 +288,33 @@ def test_a_database_that_refuses_is_a_503(api, monkeypatch):
     message = assert_error(r, 503, "unavailable")
     assert "locked" not in message
     assert r["retry-after"] == "1"
+
+
+def lost_connection(cause: Exception) -> OperationalError:
+    error = OperationalError(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "code"),
+    [
+        (psycopg.OperationalError("the connection is lost"), 504, "outcome-unknown"),
+        (psycopg.errors.AdminShutdown("terminating connection"), 504, "outcome-unknown"),
+        (psycopg.errors.LockNotAvailable("lock timeout"), 503, "unavailable"),
+        (psycopg.OperationalError("connection failed: refused"), 503, "unavailable"),
+        (PoolTimeout("no connection after 2 s"), 503, "unavailable"),
+    ],
+)
+def test_a_write_whose_end_nobody_knows_is_a_504(api, monkeypatch, cause, status, code):
+    def fail(*_args, **_kwargs):
+        raise lost_connection(cause)
+
+    monkeypatch.setattr("machines.lifecycle.create_machine", fail)
+    monkeypatch.setattr("machines.api.MachinesView.get", fail)
+
+    assert_error(api.post("/machines", {"slug": "a"}), status, code)
+    assert_error(api.get("/machines"), 503, "unavailable")
 
 
 def test_unknown_host_is_refused_in_json(api):

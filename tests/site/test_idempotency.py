@@ -2,7 +2,9 @@
 
 import time
 
+import psycopg
 import pytest
+from django.db import OperationalError
 
 from authz.models import Key, Org
 from machines.models import Machine
@@ -95,6 +97,24 @@ def test_failed_request_does_not_use_its_key_up(org):
 
     assert (refused.status_code, made.status_code) == (400, 201)
     assert REPLAYED not in made.headers
+
+
+def test_key_of_a_request_that_may_be_applied_is_used_up(org, monkeypatch):
+    def lose(*_args, **_kwargs):
+        error = OperationalError("the connection is lost")
+        error.__cause__ = psycopg.OperationalError("the connection is lost")
+        raise error
+
+    monkeypatch.setattr("machines.lifecycle.create_machine", lose)
+    api = keyed(org)
+    assert_error(api.post("/machines", {"slug": "order"}), 504, "outcome-unknown")
+    monkeypatch.undo()
+
+    assert_error(api.post("/machines", {"slug": "order"}), 409, "request-in-progress")
+    late = time.time_ns() // 1_000_000 - idempotency.PROCESSING_MS - 1
+    IdempotentAnswer.objects.update(created_at=late)
+    assert_error(api.post("/machines", {"slug": "order"}), 504, "outcome-unknown")
+    assert not Machine.objects.exists()
 
 
 def test_second_request_at_the_same_time_is_told_to_wait(org, monkeypatch):
