@@ -25,6 +25,7 @@ OLDEST_DAYS, NEWEST_DAYS = 180, 20  # ago, when the first and last of the copies
 LOG_LINES = 100_000
 TOGGLES = 17  # kinds of togglers: the one of kind n was switched n times
 SETTLES_WITHIN_S = 30
+LENGTHENED_STEP_MS = 700
 
 STAFF = {"sub": "bench", "role": "staff"}
 BUYER = {"sub": "ada"}
@@ -95,6 +96,33 @@ def fill(database: Database, made: list[Template], count: int) -> Iterator[str]:
         for statement in FINISH[database.label]:
             run(statement)
         yield f"the rest in {time.monotonic() - started:.0f} s"
+
+
+def lengthen(database: Database, slug: str, count: int) -> int:
+    """Repeat the history of one instance until it has `count` transitions, or a few less: how many.
+
+    It ends as it ended before, so that it can go on. No server may run meanwhile.
+    """
+    ((instance, length, now_ms),) = database.rows(
+        "SELECT id, seq, ts FROM instance WHERE slug = ?", slug
+    )
+    last = count // length * length
+    first_ms = now_ms - last * LENGTHENED_STEP_MS
+    at = f"{first_ms} + g * {LENGTHENED_STEP_MS}"
+    values = {"seq": "g", "commit_id": "g", "created_at": at, "ts": at, "request_key": "NULL"}
+    with _connection(database) as run:
+        names = _columns(run, database, "transition")
+        numbers = _numbers(isinstance(database, Postgres), length + 1, last)
+        run(f"""INSERT INTO transition ({", ".join(names)})
+            SELECT {", ".join(values.get(name, f"t.{name}") for name in names)} FROM {numbers}
+            JOIN transition t ON t.instance_id = {instance} AND t.seq = (g - 1) % {length} + 1
+            ORDER BY g""")
+        shift = f"{first_ms} + seq * {LENGTHENED_STEP_MS}"
+        run(f"""UPDATE transition SET created_at = {shift}, ts = {shift}
+            WHERE instance_id = {instance} AND seq <= {length}""")
+        run(f"UPDATE instance SET seq = {last} WHERE id = {instance}")
+        run("ANALYZE")
+    return int(last)
 
 
 # Of each table: the expressions of the columns that a copy does not take from its template. `g` is

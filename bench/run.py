@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import large, live, nodes, sockets, timers, workloads
+from bench import large, live, nodes, pages, sockets, timers, workloads
 from bench.databases import DATABASES
 from bench.load import LoadFailed, Measurement
 from bench.report import EVENTS, Memory, Report, table
@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
             figures = timers.measure(options.directory, options.timers, scale)
         elif options.live:
             figures = live.measure(options.directory, databases[0], scale)
+        elif options.pages:
+            figures = pages.measure(options.directory, databases[0], scale)
         elif options.nodes > 1:
             figures = nodes.measure(options.directory, options.nodes, scale)
         elif options.load:
@@ -101,6 +103,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--live",
         action="store_true",
         help="what an open dashboard and subscribers cost the events",
+    )
+    what.add_argument(
+        "--pages",
+        action="store_true",
+        help=f"an instance's page in Chromium: {pages.TRANSITIONS:,} transitions, and"
+        f" {pages.EVENTS_PER_S} events/s",
     )
     parser.add_argument(
         "--keep",
