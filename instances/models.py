@@ -312,3 +312,32 @@ class LogEntry(models.Model):
             models.Index(fields=["org_id", "created_at"], name="log_entry_of_org"),
             models.Index(fields=["instance_id", "id"], name="log_entry_of_instance"),
         ]
+
+
+class UnheededEvent(models.Model):
+    """An event from outside that led to no transition: a note for the timeline, not a promise.
+
+    Written some time after, a bounded number at a time; `seq` is the instance's when it came.
+    """
+
+    class Outcome(models.IntegerChoices):
+        IGNORED = 0  # handled nowhere in its state, or all guards were false
+        DENIED = 1  # by allowWrite
+        PAUSED = 2
+
+    id = models.BigAutoField(primary_key=True)
+    instance_id = models.BigIntegerField()
+    seq = models.BigIntegerField()
+    kind = models.SmallIntegerField()  # of Transition.Kind
+    outcome = models.SmallIntegerField(choices=Outcome.choices)
+    event = models.TextField()  # JSON, but perhaps only the beginning of it
+    auth_context = models.TextField()
+    more = models.IntegerField()  # such events right after it that were only counted
+    created_at = models.BigIntegerField()
+
+    class Meta:
+        db_table = "unheeded_event"
+        indexes: ClassVar[list[models.Index]] = [
+            # The timeline's blocks: all notes of some transitions, the newest first.
+            models.Index(fields=["instance_id", "seq", "id"], name="unheeded_of_instance"),
+        ]

@@ -582,6 +582,7 @@ class Engine:
         """An answer without a transition: refused, thrown, or nothing to do."""
         if operation.kind is Kind.SERVICE:
             activation.inbox -= 1
+        self.journal.unheeded(activation, operation)
         code = operation.code
         if code == Code.UNCHANGED:
             self.delivered(operation)
@@ -640,6 +641,7 @@ class Engine:
             case Outcome.EXISTS:
                 self.request_keys.refuse_existing(operation)
             case Outcome.PAUSED:
+                self.journal.paused(activation.row_id, activation.seq, operation)
                 self.refuse(operation, InstancePaused(f"{operation.key[1]} is paused"))
             case Outcome.FAILED:
                 self.refuse(operation, Unavailable("the database refused the transition"))

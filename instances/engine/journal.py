@@ -1,19 +1,39 @@
-"""What instances leave besides their history: the lines that their code wrote."""
+"""What instances leave besides their history: the lines that their code wrote, and notes of events
+that led to no transition.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from instances.engine.json_texts import error_fields, storable
-from instances.engine.operations import Activation, Operation
+from instances.engine.operations import Activation, Code, Kind, Operation
 from instances.engine.runners import RunnerLink
-from instances.engine.store import LogRow
+from instances.engine.store import LogRow, NoteRow
 
 if TYPE_CHECKING:
     from instances.engine.core import Engine
 
+log = logging.getLogger("statebacked.engine")
+
 LOG_ROWS_WAITING = 5_000
+NOTES_WAITING = 100  # of one process between two flushes; the rest is only counted
+NOTES_OF_INSTANCE = 20  # among them
+NOTED_CHARS = 2_000  # of an event
+
+
+class Unheeded(IntEnum):
+    """Why an event led to no transition. The numbers are those of `UnheededEvent.Outcome`."""
+
+    IGNORED = 0
+    DENIED = 1
+    PAUSED = 2
+
+
+_OF_CODE: dict[int, Unheeded] = {Code.UNCHANGED: Unheeded.IGNORED, Code.DENIED: Unheeded.DENIED}
 
 
 class Journal:
@@ -22,6 +42,9 @@ class Journal:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lines: list[LogRow] = []
+        self._notes: dict[int, list[NoteRow]] = {}  # by the instance's id
+        self._note_count = 0
+        self._notes_dropped = 0
         self._flushed_ms = 0  # of the latest line that was given to the store
 
     def on_log(self, link: RunnerLink, fields: list[str], now_ms: int) -> None:
@@ -54,11 +77,49 @@ class Journal:
             )
         )
 
+    def unheeded(self, activation: Activation, operation: Operation) -> None:
+        """The runner has answered that an event changes nothing, or is not allowed."""
+        outcome = _OF_CODE.get(operation.code)
+        if outcome is not None and operation.is_external and activation.row_id is not None:
+            self.note(activation.row_id, activation.seq, operation, outcome)
+
+    def paused(self, row_id: int | None, seq: int, operation: Operation) -> None:
+        """An event was refused because the instance is paused. Deliveries are not: they wait."""
+        if operation.kind is Kind.CLIENT and row_id is not None:
+            self.note(row_id, seq, operation, Unheeded.PAUSED)
+
+    def note(self, row_id: int, seq: int, operation: Operation, outcome: Unheeded) -> None:
+        """An event came to an instance at `seq` and led to no transition."""
+        notes = self._notes.get(row_id)
+        if notes and len(notes) >= NOTES_OF_INSTANCE:
+            notes[-1] = notes[-1]._replace(more=notes[-1].more + 1)
+            return
+        if self._note_count >= NOTES_WAITING:
+            self._notes_dropped += 1
+            return
+        self._note_count += 1
+        row = NoteRow(
+            row_id,
+            seq,
+            operation.kind,
+            outcome,
+            operation.event[:NOTED_CHARS],
+            operation.auth,
+            0,
+            self.engine.clock.now_ms(),
+        )
+        self._notes.setdefault(row_id, []).append(row)
+
     def flush(self) -> None:
+        """Keep what came since the last flush."""
+        if self.lines:
+            self._flush_lines()
+        if self._notes:
+            self._flush_notes()
+
+    def _flush_lines(self) -> None:
         """Keep the lines that came. Each flush is later than the one before, whatever the clock
         says: who reads on from the last line that they saw must not miss one."""
-        if not self.lines:
-            return
         earliest_ms = self._flushed_ms + 1
         rows = [
             row._replace(created_at_ms=max(row.created_at_ms, earliest_ms)) for row in self.lines
@@ -66,3 +127,11 @@ class Journal:
         self.lines = []
         self._flushed_ms = max(row.created_at_ms for row in rows)
         self.engine.store.log(rows)
+
+    def _flush_notes(self) -> None:
+        rows = [row for notes in self._notes.values() for row in notes]
+        if self._notes_dropped:
+            log.info("%s events that did nothing were not noted", self._notes_dropped)
+        self._notes = {}
+        self._note_count = self._notes_dropped = 0
+        self.engine.store.note(rows)

@@ -75,6 +75,8 @@ class Loading:
         else:
             error = InstanceNotFound(f"there is no instance {key[1]}")
         for operation in self.waiting.pop(key):
+            if isinstance(row, InstanceRow) and row.status == 1:
+                self.engine.journal.paused(row.id, row.seq, operation)
             self.engine.refuse(operation, error)
 
     def _mount_row(

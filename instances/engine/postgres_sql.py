@@ -236,6 +236,7 @@ PURGE = """WITH gone AS (DELETE FROM transition WHERE ctid = ANY (ARRAY(
    SELECT ctid FROM transition WHERE instance_id = $1::bigint LIMIT $2::bigint)) RETURNING 1)
 SELECT count(*) FROM gone"""
 PURGE_LOGS = "DELETE FROM log_entry WHERE instance_id = $1::bigint"
+PURGE_NOTES = "DELETE FROM unheeded_event WHERE instance_id = $1::bigint"
 PURGE_INSTANCE = "DELETE FROM instance WHERE id = $1::bigint AND status = 2"
 RELEASE = """UPDATE instance SET settle_deadline = NULL, owner = NULL
  WHERE id = $1::bigint AND seq = $2::bigint AND status <> 2"""
@@ -290,3 +291,14 @@ LOG = f"""INSERT INTO log_entry (org_id, machine_id, version_id, instance_id, in
     )
 } JOIN machines_machineversion v ON v.id = x.version_id
  JOIN machines_machine m ON m.id = v.machine_id"""
+
+NOTE = f"""INSERT INTO unheeded_event (instance_id, seq, kind, outcome, event, auth_context, more,
+   created_at)
+ SELECT x.instance_id, x.seq, x.kind, x.outcome, x.event, x.auth, x.more, x.at FROM {
+    _unnest(
+        "x",
+        "instance_id bigint, seq bigint, kind bigint, outcome bigint, event text, auth text,"
+        " more bigint, at bigint",
+        1,
+    )
+}"""

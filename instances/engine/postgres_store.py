@@ -49,7 +49,7 @@ from instances.engine.postgres_session import (
 )
 from instances.engine.pump import HORIZON_MS
 from instances.engine.scheduling import Firing
-from instances.engine.store import InstanceRow, LogRow, OnCommit
+from instances.engine.store import InstanceRow, LogRow, NoteRow, OnCommit
 from statebacked_site.postgres_text import storable
 
 log = logging.getLogger("statebacked.store")
@@ -657,6 +657,20 @@ class PostgresStore:
             bigints(times),
         )
 
+    def note(self, rows: list[NoteRow]) -> None:
+        ids, seqs, kinds, outcomes, events, auths, more, times = zip(*rows, strict=True)
+        self._change(
+            "note",
+            bigints(ids),
+            bigints(seqs),
+            bigints(kinds),
+            bigints(outcomes),
+            texts([_printable(event).decode() for event in events]),
+            texts([_printable(auth).decode() for auth in auths]),
+            bigints(more),
+            bigints(times),
+        )
+
     def _purge(self, instance_id: int) -> None:
         """Remove the history of a deleted instance in pieces, between other work."""
 
@@ -666,6 +680,7 @@ class PostgresStore:
                 (removed,), *_ = await self._housekeeper.run("purge", row_id, bigint(PURGE_ROWS))
                 if _int(removed) == 0:
                     await self._housekeeper.run("purge_logs", row_id)
+                    await self._housekeeper.run("purge_notes", row_id)
                     await self._housekeeper.run("purge_instance", row_id)
                     return
             except DatabaseError:
@@ -748,6 +763,7 @@ HOUSEKEEPING = {
     "delete": sql.DELETE,
     "purge": sql.PURGE,
     "purge_logs": sql.PURGE_LOGS,
+    "purge_notes": sql.PURGE_NOTES,
     "purge_instance": sql.PURGE_INSTANCE,
     "release": sql.RELEASE,
     "claim": sql.CLAIM,
@@ -758,6 +774,7 @@ HOUSEKEEPING = {
     "fail": sql.FAIL,
     "bury": sql.BURY,
     "log": sql.LOG,
+    "note": sql.NOTE,
     "fire_schedule": scheduling.POSTGRES,
 }
 

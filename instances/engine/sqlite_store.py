@@ -42,7 +42,7 @@ from instances.engine.plan import (
     sender_of,
 )
 from instances.engine.scheduling import SQLITE_ADVANCE, SQLITE_DELIVERY, Firing
-from instances.engine.store import InstanceRow, LogRow, OnCommit
+from instances.engine.store import InstanceRow, LogRow, NoteRow, OnCommit
 
 log = logging.getLogger("statebacked.store")
 
@@ -402,6 +402,16 @@ class SqliteStore:
 
         self._task(work)
 
+    def note(self, rows: list[NoteRow]) -> None:
+        def work() -> None:
+            self.db.executemany(
+                "INSERT INTO unheeded_event (instance_id, seq, kind, outcome, event, auth_context,"
+                " more, created_at) VALUES (?,?,?,?,?,?,?,?)",
+                rows,
+            )
+
+        self._task(work)
+
     def _task(
         self,
         work: Callable[[], Any],
@@ -606,6 +616,7 @@ class SqliteStore:
             ).rowcount
             if removed == 0:
                 self.db.execute("DELETE FROM log_entry WHERE instance_id=?", (instance_id,))
+                self.db.execute("DELETE FROM unheeded_event WHERE instance_id=?", (instance_id,))
                 self.db.execute("DELETE FROM instance WHERE id=? AND status=2", (instance_id,))
                 return
         except sqlite3.Error:

@@ -48,6 +48,19 @@ class LogRow(NamedTuple):
     created_at_ms: int
 
 
+class NoteRow(NamedTuple):
+    """An event that led to no transition; the fields are those of `models.UnheededEvent`."""
+
+    instance_id: int
+    seq: int
+    kind: int
+    outcome: int
+    event: str
+    auth: str
+    more: int
+    created_at_ms: int
+
+
 class Store(Protocol):
     # A refusal that was computed on a cached state must be confirmed: another process may write.
     has_other_writers: bool
@@ -134,6 +147,9 @@ class Store(Protocol):
 
     def log(self, rows: list[LogRow]) -> None:
         """Keep lines that customers' code wrote."""
+
+    def note(self, rows: list[NoteRow]) -> None:
+        """Keep notes of events that led to no transition."""
 
 
 OnCommit = Callable[[list[tuple[Operation, Outcome]]], Any]

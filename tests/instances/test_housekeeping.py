@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from instances import housekeeping
-from instances.models import Delivery, LogEntry, Node
+from instances.models import Delivery, LogEntry, Node, UnheededEvent
 
 pytestmark = pytest.mark.django_db
 
@@ -25,6 +25,16 @@ def test_logs_past_their_retention_are_removed_and_no_others():
     housekeeping.keep_house(NOW_MS, 30 * DAY_MS)
 
     assert list(LogEntry.objects.order_by("id").values_list("id", flat=True)) == kept
+
+
+def test_notes_of_events_go_with_the_logs_of_their_time():
+    note = {"instance_id": 1, "seq": 1, "kind": 1, "outcome": 0, "event": "{}", "more": 0}
+    for at_ms in (NOW_MS - 31 * DAY_MS, NOW_MS):
+        UnheededEvent.objects.create(**note, auth_context="", created_at=at_ms)
+
+    housekeeping.keep_house(NOW_MS, 30 * DAY_MS)
+
+    assert [kept.created_at for kept in UnheededEvent.objects.all()] == [NOW_MS]
 
 
 def test_rows_of_long_dead_nodes_are_removed():

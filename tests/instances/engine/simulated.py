@@ -36,7 +36,7 @@ from instances.engine.errors import Unavailable
 from instances.engine.holding import HELD_MS, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import Delivery, Kind, MessageRow, Operation, Outcome
-from instances.engine.store import InstanceRow, LogRow
+from instances.engine.store import InstanceRow, LogRow, NoteRow
 from instances.engine.timers import Timers
 
 MESSAGES = {
@@ -142,6 +142,7 @@ class MemoryStore:
         self.deliveries: dict[int, dict[str, Any]] = {}
         self.dead_letters: list[dict[str, Any]] = []
         self.logs: list[LogRow] = []
+        self.notes: list[NoteRow] = []
         self.failing = False
         self._waiting: list[Operation | Callable[[], None]] = []
         self._busy = False
@@ -479,6 +480,9 @@ class MemoryStore:
 
     def log(self, rows: list[LogRow]) -> None:
         self.logs += rows
+
+    def note(self, rows: list[NoteRow]) -> None:
+        self.notes += rows
 
 
 class SimulatedRunner:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from instances.engine.journal import NOTED_CHARS, NOTES_OF_INSTANCE, Unheeded
 from instances.engine.operations import Kind
 from tests.instances.engine.simulated import Answer, Site
 
@@ -410,3 +411,66 @@ def test_random_life_keeps_every_promise(seed):
         assert ts == sorted(set(ts))
     assert site.store.deliveries == {}
     assert site.timers.in_flight == 0
+
+
+def noted(site):
+    site.engine.journal.flush()
+    fields = [(n.seq, json.loads(n.event)["type"], n.outcome, n.more) for n in site.store.notes]
+    site.store.notes.clear()
+    return fields
+
+
+def test_events_that_led_to_no_transition_are_noted_with_their_place(site):
+    site.created()
+    for event in ("noop", "inc", "deny", "noop", "throw", "inc"):
+        site.send(event)
+    site.world.run()
+
+    ours = [(1, "noop", Unheeded.IGNORED, 0), (2, "deny", Unheeded.DENIED, 0),
+            (2, "noop", Unheeded.IGNORED, 0)]  # fmt: skip
+    assert noted(site) == ours
+    assert noted(site) == []
+
+
+def test_timer_that_changes_nothing_is_noted(site):
+    site.created()
+    site.send("after", ms=10, then="noop")
+    site.world.run(1_000)
+
+    (note,) = noted(site)
+    assert note == (2, "noop", Unheeded.IGNORED, 0)
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_event_to_a_paused_instance_is_noted(site, is_loaded):
+    site.created()
+    site.send("inc")
+    site.world.run(100)
+    site.row()["status"] = 1
+    if not is_loaded:
+        site.engine.end((1, "a"), is_deleted=False)
+    site.send("inc")
+    site.world.run(100)
+
+    assert noted(site) == [(2, "inc", Unheeded.PAUSED, 0)]
+
+
+def test_flood_of_ignored_events_is_noted_in_part_and_counted(site):
+    site.created()
+    answers = [site.send("noop") for _ in range(500)]
+    site.world.run()
+
+    notes = noted(site)
+    assert all(answer.n == 0 for answer in answers)
+    assert len(notes) == NOTES_OF_INSTANCE
+    assert sum(1 + more for *_, more in notes) == 500
+
+
+def test_what_is_noted_of_an_event_is_bounded(site):
+    site.created()
+    site.send("noop", text="x" * 10_000)
+    site.world.run()
+    site.engine.journal.flush()
+
+    (note,) = site.store.notes
+    assert len(note.event) == NOTED_CHARS

@@ -32,7 +32,7 @@ from instances.engine.operations import (
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.runners import RunnerLink
 from instances.engine.sqlite_store import SqliteStore
-from instances.engine.store import LogRow, Store
+from instances.engine.store import LogRow, NoteRow, Store
 from statebacked_site.databases import postgres_database, sqlite_database
 from tests.servers import new_postgres_database
 
@@ -135,8 +135,8 @@ class PostgresDatabase:
         self.url = url
         with psycopg.connect(url) as db:
             db.execute(
-                "TRUNCATE instance, transition, delivery, dead_letter, log_entry, authz_org,"
-                " machines_machine, machines_machineversion CASCADE"
+                "TRUNCATE instance, transition, delivery, dead_letter, log_entry, unheeded_event,"
+                " authz_org, machines_machine, machines_machineversion CASCADE"
             )
             for sql in FIRST_ROWS:
                 db.execute(sql)
@@ -754,6 +754,24 @@ def test_logs_are_kept_with_org_and_machine(store, rows, loop):
     done_with(store, loop)
 
     assert rows("SELECT org_id, machine_id, message FROM log_entry") == [(7, 1, "hello")]
+
+
+def test_notes_are_kept_and_go_with_their_instance(store, rows, loop, created):
+    row_id, other = created.row_id, created.row_id + 1
+    store.note([
+        NoteRow(row_id, 1, 1, 0, '{"type":"\x00pay"}', '{"sub":"ü"}', 2, 5),
+        NoteRow(other, 1, 1, 1, "{}", "", 0, 6),
+    ])  # fmt: skip
+    done_with(store, loop)
+    kept = rows("SELECT seq, kind, outcome, auth_context, more, created_at FROM unheeded_event")
+
+    store.delete(row_id, lambda found: loop.outcomes.append((None, found)))
+    assert loop.outcomes_of(1) == [True]
+    while rows("SELECT id FROM instance"):
+        done_with(store, loop)
+
+    assert kept == [(1, 1, 0, '{"sub":"ü"}', 2, 5), (1, 1, 1, "", 0, 6)]
+    assert rows("SELECT instance_id FROM unheeded_event") == [(other,)]
 
 
 def test_second_engine_on_one_database_is_refused(tmp_path):

@@ -386,10 +386,16 @@ class Database:
     def _do_purge_logs(self, text: str, row_id: int) -> list[Row]:
         return []
 
+    def _do_purge_notes(self, text: str, row_id: int) -> list[Row]:
+        return []
+
     def _do_purge_instance(self, text: str, row_id: int) -> list[Row]:
         return []
 
     def _do_log(self, text: str, *columns: Any) -> list[Row]:
+        return []
+
+    def _do_note(self, text: str, *columns: Any) -> list[Row]:
         return []
 
     def _do_pause(self, text: str, row_id: int) -> list[Row]:
