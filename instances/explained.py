@@ -18,7 +18,7 @@ from instances.event_bodies import parse_event
 from instances.explain import why_refused, why_unchanged
 from instances.models import Instance
 from instances.pages.definitions import definition_of
-from instances.pages.timeline import event_type_of
+from instances.pages.stored_events import event_type_of
 from instances.pages.words import leaves_of
 from statebacked_site.json_text import write_json
 

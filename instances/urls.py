@@ -13,6 +13,7 @@ urlpatterns = [
     path(f"{INSTANCE}/moment", detail.instance_moment, name="instance-moment"),
     path(f"{INSTANCE}/timeline", detail.instance_timeline, name="instance-timeline"),
     path(f"{INSTANCE}/rows", detail.instance_rows, name="instance-rows"),
+    path(f"{INSTANCE}/unheeded/<int:note>", detail.instance_reason, name="instance-reason"),
     path(f"{INSTANCE}/send", acting.instance_send, name="instance-send"),
     path(f"{INSTANCE}/pause", acting.instance_pause, name="instance-pause"),
     path(f"{INSTANCE}/delete", acting.instance_delete, name="instance-delete"),

@@ -18,7 +18,8 @@ from instances.event_bodies import parse_create, parse_event
 from instances.explain import Definition, why_refused, why_unchanged
 from instances.models import Instance, Transition
 from instances.pages.context_tree import Line, tree_of
-from instances.pages.timeline import Effects, effects_of, event_type_of
+from instances.pages.stored_events import event_type_of
+from instances.pages.timeline import Effects, effects_of
 from instances.pages.words import Leaf, leaves, leaves_of
 from machines.models import Machine, MachineVersion
 from statebacked_site.errors import DomainError, InvalidParameter

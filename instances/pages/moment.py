@@ -4,14 +4,8 @@ import json
 from typing import Any, NamedTuple
 
 from instances.models import Instance, Transition
-from instances.pages.timeline import (
-    KINDS,
-    Effects,
-    claims_of,
-    effects_of,
-    event_type_of,
-    who,
-)
+from instances.pages.stored_events import claims_of, event_type_of, who
+from instances.pages.timeline import KINDS, Effects, effects_of
 from instances.pages.words import Leaf, leaves
 from statebacked_site.errors import NotFound
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from instances.models import DeadLetter, Delivery, Instance, LogEntry
 from instances.pages.moment import Moment
-from instances.pages.timeline import event_type_of, timer_name
+from instances.pages.stored_events import event_type_of
+from instances.pages.timeline import timer_name
 from statebacked_site.log_lines import Line, line_of
 
 TIMERS_MAX = 100

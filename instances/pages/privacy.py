@@ -8,6 +8,7 @@ from instances.engine.json_texts import public_of
 from instances.pages.acting import Outcome
 from instances.pages.moment import Moment
 from instances.pages.timeline import Row
+from instances.pages.unheeded import nameless
 from statebacked_site.json_text import write_json
 
 PUBLIC_PATH = "$.public"
@@ -33,7 +34,7 @@ def public_moment(moment: Moment) -> Moment:
 
 
 def public_row(row: Row) -> Row:
-    return row._replace(who="", error="")
+    return row._replace(who="", error="", notes=nameless(row.notes))
 
 
 def public_outcome(outcome: Outcome) -> Outcome:

@@ -13,7 +13,7 @@ from django.db.models.functions import Length
 
 from instances.explain import Definition
 from instances.models import Instance, Transition
-from instances.pages.timeline import event_type_of
+from instances.pages.stored_events import event_type_of
 
 PAST_EVENTS_LOOKED_AT = 60
 OTHER_INSTANCES_LOOKED_AT = 20

@@ -6,17 +6,18 @@ may be large. Rows that a filter lets through come in pages instead.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Length, Substr
 
 from instances.deliveries import type_words
-from instances.models import Transition
+from instances.models import Transition, UnheededEvent
+from instances.pages import unheeded
 from instances.pages.lanes import Lane
+from instances.pages.stored_events import NAME_CHARS_MAX, event_type_of, who
+from instances.pages.unheeded import NO_NOTES, Notes
 from instances.pages.words import Leaf, cut, duration, leaves_of
 
 BLOCK = 10  # transitions; static/instances/timeline.js knows it by data-size
@@ -28,7 +29,7 @@ HEAD_CHARS = 4_000  # of an event, its report and effects
 IDLE_MS = 60_000  # from here on the timeline says how long nothing happened
 NAMES_SHOWN = 3
 ERROR_CHARS_MAX = 300
-NAME_CHARS_MAX = 60  # of senders, actions, services and timers
+
 
 KINDS = {
     Transition.Kind.INIT: ("plus", "created"),
@@ -41,10 +42,11 @@ KINDS = {
     Transition.Kind.HTTP_API: ("http", "HTTP"),
 }
 
-ERRORS = "errors"
-SOURCES = {name: kind for kind, (_, name) in KINDS.items() if kind != Transition.Kind.INIT}
+Found = TypeVar("Found", Transition, UnheededEvent)
 
-_TYPE = re.compile(r'"type"\s*:\s*("(?:[^"\\]|\\.)*")')
+ERRORS = "errors"
+IGNORED = "ignored"
+SOURCES = {name: kind for kind, (_, name) in KINDS.items() if kind != Transition.Kind.INIT}
 
 
 class Effects(NamedTuple):
@@ -82,10 +84,13 @@ class Row(NamedTuple):
     duration_ms: float
     version_id: int
     lanes: list[LaneCell]
+    notes: Notes = NO_NOTES  # what came after it and did nothing
+    is_shown: bool = True  # False: a filter lets only its notes through
 
     def naming(self, people: Mapping[str, str]) -> "Row":
-        """The same row, with a better name for the sender if there is one."""
-        return self._replace(who=people.get(self.who, self.who))
+        """The same row, with better names for the senders if there are some."""
+        notes = unheeded.named(self.notes, people)
+        return self._replace(who=people.get(self.who, self.who), notes=notes)
 
 
 class Block(NamedTuple):
@@ -99,19 +104,12 @@ class Filter(NamedTuple):
     """What rows to show; empty texts ask for nothing."""
 
     event: str = ""  # a type
-    source: str = ""  # a name in SOURCES
+    source: str = ""  # a name in SOURCES, ERRORS or IGNORED
 
 
 class Matches(NamedTuple):
     rows: list[Row]  # newest first
     before: int | None  # where older ones may be found; None if all were looked at
-
-
-class _EventType(msgspec.Struct):
-    type: str = ""
-
-
-_decode_type = msgspec.json.Decoder(_EventType).decode
 
 
 def blocks_of(instance_id: int, numbers: Iterable[int], lanes: Sequence[Lane] = ()) -> list[Block]:
@@ -145,8 +143,12 @@ def _rows_between(instance_id: int, after: int, last: int, lanes: Sequence[Lane]
     # With `after` itself, which tells what the first of them left.
     found = list(_history(instance_id).filter(seq__gte=after, seq__lte=last).order_by("-seq"))
     earlier = {transition.seq + 1: transition for transition in found}
+    noted = unheeded.notes_of(instance_id).filter(seq__gt=after, seq__lte=last)
+    notes = unheeded.notes_by_seq(noted, last - after)
     return [
-        _row(transition, earlier.get(transition.seq), lanes)
+        _row(transition, earlier.get(transition.seq), lanes)._replace(
+            notes=notes.get(transition.seq, NO_NOTES)
+        )
         for transition in found
         if transition.seq > after
     ]
@@ -160,23 +162,51 @@ def matches_before(
     It looks at LOOKED_AT_MAX transitions at most, so it may find less than there is.
     """
     lowest = max(before - LOOKED_AT_MAX, 1)
-    looked_at = _history(instance_id).filter(seq__gte=lowest, seq__lt=before)
+    history = _history(instance_id)
+    looked_at = history.filter(seq__gte=lowest, seq__lt=before)
     found = list(_candidates(looked_at, wanted).order_by("-seq")[: ROWS + 1])
-    is_cut = len(found) > ROWS
-    found = found[:ROWS]
-    left = _history(instance_id).filter(seq__in=[transition.seq - 1 for transition in found])
-    earlier = {transition.seq + 1: transition for transition in left}
-    rows = [_row(transition, earlier.get(transition.seq), lanes) for transition in found]
-    older = rows[-1].seq if is_cut else lowest
-    return Matches([row for row in rows if _passes(row, wanted)], older if older > 1 else None)
+    noted = unheeded.notes_of(instance_id).filter(seq__gte=lowest, seq__lt=before)
+    notes = _notes_wanted(noted, wanted)
+    seqs = sorted({*notes, *(transition.seq for transition in found)}, reverse=True)
+    older = seqs[ROWS - 1] if len(seqs) > ROWS else lowest
+    wanted_seqs = {transition.seq for transition in found if transition.seq >= older}
+    around = {*notes, *wanted_seqs, *(seq - 1 for seq in wanted_seqs)}
+    by_seq = {t.seq: t for t in history.filter(seq__in=[seq for seq in around if seq >= older - 1])}
+    rows = []
+    for seq in seqs[:ROWS]:
+        transition = by_seq.get(seq)
+        if transition is None:
+            continue
+        row = _row(transition, by_seq.get(seq - 1), lanes)
+        is_shown = seq in wanted_seqs and _passes(row, wanted)
+        row = row._replace(notes=notes.get(seq, NO_NOTES), is_shown=is_shown)
+        if row.is_shown or row.notes.shown:
+            rows.append(row)
+    return Matches(rows, older if older > 1 else None)
+
+
+def _notes_wanted(noted: QuerySet[UnheededEvent], wanted: Filter) -> dict[int, Notes]:
+    """The notes that the filter lets through, of no more transitions than a page can have."""
+    if wanted.source == ERRORS:
+        noted = noted.exclude(outcome=UnheededEvent.Outcome.IGNORED)
+    elif wanted.source != IGNORED and wanted.source:
+        noted = noted.filter(kind=SOURCES[wanted.source])
+    if not wanted.event:
+        return unheeded.notes_by_seq(noted, ROWS + 1)
+    found = unheeded.notes_by_seq(_of_type(noted, wanted.event), ROWS + 1)
+    return {
+        seq: notes._replace(shown=shown)
+        for seq, notes in found.items()
+        if (shown := [note for note in notes.shown if note.event_type == wanted.event])
+    }
 
 
 def _candidates(history: QuerySet[Transition], wanted: Filter) -> QuerySet[Transition]:
     """What the database can tell without reading JSON: some more may be left to refuse."""
+    if wanted.source == IGNORED:
+        return history.none()
     if wanted.event:
-        # A client may have escaped any character of it.
-        quoted = Q(event__contains=json.dumps(wanted.event, ensure_ascii=False))
-        history = history.filter(quoted | Q(event__contains="\\u"))
+        history = _of_type(history, wanted.event)
     if wanted.source == ERRORS:
         history = history.filter(
             kind__in=[Transition.Kind.SERVICE, Transition.Kind.LOST_SERVICE],
@@ -185,6 +215,12 @@ def _candidates(history: QuerySet[Transition], wanted: Filter) -> QuerySet[Trans
     elif wanted.source:
         history = history.filter(kind=SOURCES[wanted.source])
     return history
+
+
+def _of_type(found: QuerySet[Found], event_type: str) -> QuerySet[Found]:
+    # A client may have escaped any character of it.
+    quoted = Q(event__contains=json.dumps(event_type, ensure_ascii=False))
+    return found.filter(quoted | Q(event__contains="\\u"))
 
 
 def _passes(row: Row, wanted: Filter) -> bool:
@@ -245,15 +281,6 @@ def _inside(lane: Lane, leaves: list[Leaf]) -> list[Leaf]:
     return [leaf for leaf in leaves if leaf.path == lane.path or leaf.path.startswith(within)]
 
 
-def event_type_of(event: str) -> str:
-    """The type of a stored event, also if the text was cut off somewhere behind it."""
-    try:
-        return _decode_type(event).type
-    except (msgspec.MsgspecError, UnicodeEncodeError):
-        match = _TYPE.search(event)
-        return json.loads(match[1]) if match else "(large event)"
-
-
 def is_error(event_type: str) -> bool:
     return event_type.startswith(("xstate.error.", "error."))
 
@@ -264,25 +291,6 @@ def error_of(event: str) -> str:
     error = told.get("error", told.get("data"))
     message = error.get("message") if isinstance(error, dict) else error
     return message[:ERROR_CHARS_MAX] if isinstance(message, str) else ""
-
-
-def who(auth_context: str) -> str:
-    """The sender in a word or two: their `sub`, and their role if they have one."""
-    claims = claims_of(auth_context)
-    named = [
-        str(claims[name])
-        for name in ("sub", "role")
-        if isinstance(claims.get(name), str | int) and claims[name] != ""
-    ]
-    if named or not claims:
-        return cut(", ".join(named), NAME_CHARS_MAX)
-    name, value = next(iter(claims.items()))
-    return cut(f"{name}={value}" if isinstance(value, str | int) else name, NAME_CHARS_MAX)
-
-
-def claims_of(auth_context: str) -> Mapping[str, Any]:
-    claims = json.loads(auth_context) if auth_context else {}
-    return claims if isinstance(claims, dict) else {}
 
 
 def effects_of(report: str, effects: str) -> Effects:

@@ -22,11 +22,13 @@ from instances.pages.lanes import lanes_of
 from instances.pages.lights import lights_of
 from instances.pages.moment import Moment, moment_of
 from instances.pages.privacy import public_moment
+from instances.pages.reasons import reason_of
 from instances.pages.relatives import relatives_of
 from instances.pages.timeline import (
     BLOCK,
     BLOCKS_MAX,
     ERRORS,
+    IGNORED,
     SOURCES,
     Block,
     Filter,
@@ -86,7 +88,7 @@ def _timeline(
 ) -> dict[str, Any]:
     """The timeline's form, and what it lets through; `matches` is None if it shows everything."""
     wanted = Filter(request.GET.get("event", "")[:EVENT_CHARS_MAX], request.GET.get("source", ""))
-    if wanted.source not in ("", ERRORS, *SOURCES):
+    if wanted.source not in ("", ERRORS, IGNORED, *SOURCES):
         raise InvalidParameter("There is no such source of events", "source")
     definition = known_definition(version_id)
     lanes = lanes_of(definition.graph) if definition is not None else []
@@ -290,3 +292,15 @@ def instance_rows(
         return render(request, "instances/_matches.html", context)
     context["blocks"] = _blocks(member, found, _block_numbers(request, found), context)
     return render(request, "instances/_blocks.html", context)
+
+
+@require_GET
+@org_page
+def instance_reason(
+    request: HttpRequest, member: Member, machine: str, instance: str, note: int
+) -> HttpResponse:
+    """Why an event of the timeline led to no transition."""
+    require_scope(member, "instances.read")
+    found = instance_of(member, machine, instance)
+    reason = reason_of(found, note, sees_all=member.may(SEE_ALL))
+    return render(request, "instances/_reason.html", {"reason": reason})

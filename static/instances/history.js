@@ -20,6 +20,7 @@ export class History {
       event.preventDefault();
       this.#filter();
     });
+    this.body.addEventListener("toggle", ({ target }) => this.#tellWhy(target), { capture: true });
     this.bar.addEventListener("click", () => this.#showNew());
     this.panel.addEventListener("scroll", () => this.#tellNew(), { passive: true });
     this.nearEnd = new IntersectionObserver((entries) => this.#loadMatches(entries), {
@@ -77,6 +78,15 @@ export class History {
       if (own === seq) row.setAttribute("aria-current", "true");
       else row.removeAttribute("aria-current");
     }
+  }
+
+  /** Asks why an event did nothing, the first time that its row is opened. */
+  async #tellWhy(row) {
+    if (!row.open || !row.dataset.note || row.dataset.told !== undefined) return;
+    row.dataset.told = "";
+    const response = await ask(`${this.url}/unheeded/${Number(row.dataset.note)}`);
+    if (response === null) delete row.dataset.told;
+    else row.querySelector("[data-reason]").replaceChildren(fragmentOf(await response.text()));
   }
 
   // -------------------------------------------------------------- new rows

@@ -174,6 +174,7 @@ export class Timeline {
   #put(block) {
     const number = Number(block.dataset.block);
     const before = this.blocks.get(number);
+    if (before) keepOpen(before, block);
     before?.replaceWith(block);
     this.blocks.delete(number);
     this.blocks.set(number, block);
@@ -293,5 +294,13 @@ export class Timeline {
       }
     }
     return null;
+  }
+}
+
+/** Reasons that somebody has opened stay open when their block is replaced. */
+function keepOpen(before, block) {
+  for (const open of before.querySelectorAll("details[data-note][open]")) {
+    const closed = block.querySelector(`details[data-note="${Number(open.dataset.note)}"]`);
+    closed?.replaceWith(open);
   }
 }

@@ -118,6 +118,7 @@ NO_PAGES = {
     "instance-moment",
     "instance-timeline",
     "instance-rows",
+    "instance-reason",
     "instance-send",
     "instance-pause",
     "instance-delete",
