@@ -20,6 +20,8 @@ import { attachViewport } from "./viewport.js";
 import { attachViews } from "./views.js";
 
 const STEP = 1.25;
+const READABLE = 0.35; // below this scale the whole picture says nothing
+const OF_MANY = 0.8; // and at this one its active states are seen with what is around them
 const attached = new WeakMap();
 
 /** @returns what a page works with; the same object for the same panel */
@@ -35,7 +37,7 @@ function makeTree(panel) {
   const tree = panel.querySelector("[role=tree]");
   const chart = new Chart(tree.parentElement);
   const live = attachLive(chart, tree), selection = attachSelection(chart, tree);
-  return { show: live.show, select: selection.select, fit() {} };
+  return { show: live.show, select: selection.select, fitReadable() {} };
 }
 
 function make(panel) {
@@ -48,10 +50,33 @@ function make(panel) {
   const { zoom, fit } = viewport;
 
   /** The active states, or everything if none is. */
-  function fitActive() {
+  function fitActive(scaleMax) {
     const active = live.active().filter((path) => chart.state(path) !== undefined);
     const leaves = active.filter((path) => chart.state(path).classList.contains("is-leaf"));
-    fit(leaves);
+    fit(leaves, scaleMax);
+  }
+
+  /** Everything, or the active states if everything would be too small to read. */
+  function fitReadable() {
+    fit();
+    if (viewport.scale < READABLE) {
+      fitActive(OF_MANY);
+    }
+  }
+
+  let isFirst = true;
+
+  function show(moment) {
+    live.show(moment);
+    if (isFirst) {
+      fitReadable();
+    }
+    isFirst = false;
+  }
+
+  async function unfoldAll() {
+    await folding.unfoldAll();
+    fitReadable();
   }
 
   /** Open what hides a state or a transition, select it, and bring it into view. */
@@ -66,8 +91,8 @@ function make(panel) {
     "zoom-in": () => zoom(STEP),
     "zoom-out": () => zoom(1 / STEP),
     fit: () => fit(),
-    "fit-active": fitActive,
-    unfold: () => folding.unfoldAll(),
+    "fit-active": () => fitActive(),
+    unfold: unfoldAll,
     png: (button) => savePng(button.dataset.flowHref, button.dataset.flowName ?? "diagram.png", JSON.parse(button.dataset.flowFonts ?? "{}")),
   };
   panel.addEventListener("click", (event) => {
@@ -85,13 +110,18 @@ function make(panel) {
       output.textContent = `${Math.round(detail.scale * 100)} %`;
     }
   });
+  chart.on("flow:fold", ({ detail }) => {
+    for (const button of panel.querySelectorAll('[data-flow-do="unfold"]')) {
+      button.hidden = detail.folded.length === 0;
+    }
+  });
   attachFind(panel, chart, tree, visit);
   attachViews(panel, chart);
   fit();
   attachMinimap(chart, viewport);
 
   return {
-    show: live.show,
+    show,
     decorate: live.decorate,
     select: selection.select,
     fold: folding.fold,
@@ -99,6 +129,7 @@ function make(panel) {
     reveal: folding.reveal,
     fit,
     fitActive,
+    fitReadable,
     zoom,
     visit,
   };

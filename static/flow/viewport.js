@@ -26,12 +26,12 @@ export function attachViewport(chart) {
     chart.tell("flow:view", { ...view(), scale });
   }
 
-  /** These states, or the whole picture. */
-  function fit(paths = []) {
+  /** These states, or the whole picture, not larger than `scaleMax`. */
+  function fit(paths = [], scaleMax = FIT_MAX) {
     const boxes = paths.map((path) => chart.bounds(path)).filter(Boolean);
     const { x, y, width, height } = boxes.length > 0 ? union(boxes) : chart.whole;
     const zoom = Math.min(box.clientWidth / (width + 2 * MARGIN), box.clientHeight / (height + 2 * MARGIN));
-    look({ x: x + width / 2, y: y + height / 2 }, Math.min(zoom, FIT_MAX));
+    look({ x: x + width / 2, y: y + height / 2 }, Math.min(zoom, scaleMax));
   }
 
   /** Around a point of the picture, which stays where it is. */

@@ -218,7 +218,7 @@ function announce(before, after) {
 }
 
 pictureBox.addEventListener("flow:views", ({ detail }) => {
-  if (detail.view === "diagram") picture.fit();
+  if (detail.view === "diagram") picture.fitReadable();
   const url = new URL(location.href);
   if (detail.view === "tree") url.searchParams.set("view", "tree");
   else url.searchParams.delete("view");
