@@ -7,6 +7,8 @@ one would place things elsewhere, so none is looked for.
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import subprocess
 import sysconfig
@@ -27,6 +29,7 @@ from machines.flow.plan import End, Side
 Run = Literal["TB", "LR"]  # the direction of the flow in a container
 
 PACKAGE = "graphviz-pure"
+CPU_S_MAX = 30  # more than any deadline
 PX_PER_INCH = 72
 NODE_GAP, WIRE_GAP = 26.0, 6.5  # px between nodes of a row; beside a wire that only passes
 PASS_WIDTH = 4.0
@@ -98,16 +101,24 @@ def _run(text: str, deadline: float) -> str:
         # Not communicate(timeout=…): it sleeps for milliseconds while the process is ending.
         alarm = threading.Timer(max(0.0, deadline - time.monotonic()), process.kill)
         alarm.start()
+        _bound_cpu(process.pid)
         try:
             plain, messages = process.communicate(text.encode())
         finally:
             alarm.cancel()
-    if process.returncode == -signal.SIGKILL:
+    if process.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
         raise TooLargeToDraw("it takes too long to lay it out")
     if process.returncode != 0:
         message = messages.decode(errors="replace")[:500]
         raise CannotDraw(f"{PACKAGE} could not lay it out: {message}")
     return plain.decode()
+
+
+def _bound_cpu(pid: int) -> None:
+    """Have the system end the process, should this one die before its alarm goes off."""
+    if hasattr(resource, "prlimit"):  # Linux
+        with contextlib.suppress(ProcessLookupError):  # done already
+            resource.prlimit(pid, resource.RLIMIT_CPU, (CPU_S_MAX, CPU_S_MAX))
 
 
 @cache
