@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-from instances.engine import forwarding, membership, postgres_store, steps
+from instances.engine import membership, postgres_store, steps
 from instances.engine.core import Engine
 from instances.engine.elsewhere import Elsewhere
 from instances.engine.errors import InstanceDeleted, OutcomeUnknown, Unavailable
-from instances.engine.forwarding import Forwarder, Signer
+from instances.engine.forwarding import Forwarder
 from instances.engine.operations import (
     SETTLED,
     Activation,
@@ -332,13 +332,6 @@ def trouble_counts_as_attempt() -> Iterator[None]:
 
 
 @_mutant
-def forwarded_events_taken_late() -> Iterator[None]:
-    """What was sent long ago is taken, though its sender has said by now that it was not."""
-    with _method(forwarding, "TAKE_WITHIN_MS", 1_000_000):
-        yield
-
-
-@_mutant
 def forwarded_twice() -> Iterator[None]:
     """An event without an answer is forwarded again."""
     post = Forwarder._post
@@ -350,12 +343,6 @@ def forwarded_twice() -> Iterator[None]:
             return await post(self, operation, address)
 
     with _method(Forwarder, "_post", stubborn):
-        yield
-
-
-@_mutant
-def signature_not_checked_by_time() -> Iterator[None]:
-    with _method(Signer, "is_good", lambda self, signature, body: True):
         yield
 
 
