@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from instances.engine import door
-from instances.engine.forwarding import BODY_BYTES_MAX, PATH, TAKEN, outcome
+from instances.engine.forwarding import BODY_BYTES_MAX, PATH, TAKEN
 
 __all__ = ["PATH", "serve"]
 
@@ -16,17 +16,20 @@ async def serve(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Answer a request for PATH; to whoever cannot sign it, there is nothing here."""
     body = await _body(receive)
     forwarder = door.forwarder()
-    reply = None
+    answers = None
     if scope["method"] == "POST" and forwarder is not None and body is not None:
-        reply = forwarder.take(dict(scope["headers"]), body)
-    if reply is None:
+        answers = forwarder.take(dict(scope["headers"]), body)
+    if answers is None:
         headers = [(b"content-length", b"0")]
         await send({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": TAKEN, "more_body": True})
-    await send({"type": "http.response.body", "body": await outcome(reply)})
+    more = True
+    while more:
+        part, more = await answers.next()
+        await send({"type": "http.response.body", "body": part, "more_body": more})
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -94,6 +94,10 @@ class Unavailable(EngineError):
     counts_as_attempt = False
 
 
+class NotReached(Unavailable):
+    """There is no way to the node that it was to be sent on to: clients hear `Unavailable`."""
+
+
 class NotOwner(EngineError):
     """Another node runs this instance's services: said between nodes, never to clients."""
 

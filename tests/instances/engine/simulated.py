@@ -835,6 +835,8 @@ class Cluster:
                     sender.engine.forwarding_failed(operation, error)
                     return
                 receiver = next(site for site in self.nodes if site.store.node == address)
+                if receiver.engine.elsewhere.is_to_move(operation.key):
+                    sender.engine.elsewhere.take_over(operation.key)
                 receiver.engine.take_forwarded(
                     Operation(
                         operation.kind,

@@ -51,6 +51,40 @@ def test_one_of_two_contending_nodes_gives_way(seed):
     assert sum(node.engine.conflicts for node in cluster.nodes) - conflicts <= 10
 
 
+def test_events_spread_over_nodes_are_sent_on_instead_of_conflicting():
+    cluster = Cluster()
+    first, second = cluster.nodes
+    for n in range(20):
+        first.created(f"i-{n}")
+    answers = [first.send("inc", f"i-{n}") for n in range(20)]
+    cluster.world.run(100)
+
+    for _ in range(10):
+        for n in range(20):
+            answers += [node.send("inc", f"i-{n}") for node in cluster.nodes]
+        cluster.world.run(20)
+    cluster.world.run(1_000)
+
+    assert [answer.count for answer in answers] == [1] * 420
+    assert all(answer.error is None for answer in answers)
+    assert first.engine.conflicts + second.engine.conflicts == 0
+    assert not second.engine.activations
+
+
+def test_instance_moves_to_the_node_that_all_of_its_events_come_to():
+    cluster = Cluster()
+    first, second = cluster.nodes
+    first.created("a")
+    for _ in range(30):
+        second.send("inc")
+        cluster.world.run(20)
+    cluster.world.run(1_000)
+
+    assert first.n() == 30
+    assert (1, "a") in second.engine.activations
+    assert first.row()["owner"] == "node-1"
+
+
 def test_answer_from_a_cached_state_is_never_older_than_what_was_acknowledged_elsewhere():
     cluster = Cluster()
     first, second = cluster.nodes

@@ -336,11 +336,11 @@ def forwarded_twice() -> Iterator[None]:
     """An event without an answer is forwarded again."""
     post = Forwarder._post
 
-    async def stubborn(self: Forwarder, operation: Operation, address: str) -> bytes:
+    async def stubborn(self: Forwarder, *request: Any) -> None:
         try:
-            return await post(self, operation, address)
+            await post(self, *request)
         except OutcomeUnknown:
-            return await post(self, operation, address)
+            await post(self, *request)
 
     with _method(Forwarder, "_post", stubborn):
         yield

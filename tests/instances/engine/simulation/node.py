@@ -94,6 +94,8 @@ class SimulatedNode(EngineNode):
                 on_delivered=self.timers.delivered,
                 forward=lambda operation, address: self._forward(operation, address),
             )
+            if world.seed % 2 == 0:  # else nodes would seldom contend
+                self.engine.elsewhere.fresh_ms = 0
             self.forwarder = Forwarder(
                 self.engine,
                 Signer(SIGNING_KEY, self.clock),

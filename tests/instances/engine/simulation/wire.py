@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from instances.engine.forwarding import SIGNATURE, TAKEN, outcome
+from instances.engine.forwarding import SIGNATURE, TAKEN, Answers
 from instances.engine.postgres_session import ConnectionCut, Identity, NotConnected, Refused
 from tests.instances.engine.simulation.clock import Process, World
 from tests.instances.engine.simulation.database import INSTANCE, Database, Refusal, Row
@@ -225,7 +225,7 @@ class _ClientSession:
 
 
 class _Request:
-    """One request and its answer, as its sender reads it: status, `taken`, outcome, content."""
+    """One request and its answer, as its sender reads it: status, `taken`, and then answers."""
 
     status = 200
 
@@ -244,10 +244,12 @@ class _Request:
         self.content = self
         process = node.process
         self._begun: asyncio.Future[None] = process.create_future()
-        self._ended: asyncio.Future[bytes] = process.create_future()
+        self._ended: asyncio.Future[None] = process.create_future()
         self._ended.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._begun.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._lines: list[bytes] = []
+        self._parts: list[bytes] = []  # that came and are not read yet
+        self._came, self._count = 0, -1  # parts of the answers, and how many there are in all
+        self._wake: asyncio.Future[None] | None = None  # of the reader
 
     async def __aenter__(self) -> _Request:
         chance = self.world.random
@@ -273,40 +275,48 @@ class _Request:
     async def __aexit__(self, *exception: object) -> None:
         self._break(aiohttp.ServerDisconnectedError())
 
-    async def readline(self) -> bytes:
-        if not self._lines:
-            whole = await self._ended
-            first, _, rest = whole.partition(b"\n")
-            self._lines = [first + b"\n", rest]
-        return self._lines.pop(0)
-
-    async def read(self) -> bytes:
-        return self._lines.pop(0)
+    async def readany(self) -> bytes:
+        while not self._parts and not self._ended.done():
+            self._wake = self.node.process.create_future()
+            await self._wake
+        if self._parts:
+            return self._parts.pop(0)
+        self._ended.result()
+        return b""
 
     def _break(self, error: BaseException) -> None:
         for future in (self._begun, self._ended):
             if not future.done():
                 future.set_exception(error)
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     # What the other node does.
     def _received(self, receiver: SimulatedNode) -> None:
         headers = {SIGNATURE.encode(): self.headers[SIGNATURE].encode()}
-        reply = receiver.forwarder.take(headers, self.data)
+        answers = receiver.forwarder.take(headers, self.data)
         self.world.note(
-            "taken" if reply else "not taken", receiver.address, self.data[:70].decode()
+            "taken" if answers else "not taken", receiver.address, self.data[:70].decode()
         )
-        if reply is None:
+        if answers is None:
             self.status = 403
             self._back(receiver, self._begin)
             return
         receiver.requests.add(self)
         self._back(receiver, self._begin)
-        receiver.process.create_task(self._answer(receiver, reply))
+        receiver.process.create_task(self._answer(receiver, answers))
 
-    async def _answer(self, receiver: SimulatedNode, reply: asyncio.Future[bytes]) -> None:
-        whole = await outcome(reply)
-        receiver.requests.discard(self)
-        self._back(receiver, self._end, whole)
+    async def _answer(self, receiver: SimulatedNode, answers: Answers) -> None:
+        more, sent = True, 0
+        while more:
+            part, more = await answers.next()
+            sent += 1
+            if not more:
+                receiver.requests.discard(self)
+            self._back(receiver, self._go_on, part, None if more else sent)
 
     def _back(
         self, receiver: SimulatedNode, callback: Callable[..., None], *arguments: Any
@@ -328,9 +338,14 @@ class _Request:
         if not self._begun.done():
             self._begun.set_result(None)
             if self.status == 200:
-                self._lines = [TAKEN]
+                self._parts = [TAKEN]
 
-    def _end(self, whole: bytes) -> None:
+    def _go_on(self, part: bytes, count: int | None) -> None:
+        """A part of the answers has come, each of them whole; with the last one, their number."""
         self._begin()
-        if not self._ended.done():
-            self._ended.set_result(whole)
+        self._parts.append(part)
+        self._came += 1
+        self._count = count or self._count
+        if self._came == self._count and not self._ended.done():
+            self._ended.set_result(None)
+        self._wake_reader()
