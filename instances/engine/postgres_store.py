@@ -270,6 +270,8 @@ class PostgresStore:
             await wake.wait()
             wake.clear()
             while self._steps:
+                # What has come to this process already goes along: a batch costs more than a turn.
+                await asyncio.sleep(0)
                 count = min(len(self._steps), BATCH_STEPS)
                 batch = [self._steps.popleft() for _ in range(count)]
                 self._post(self.on_commit, await self._commit(batch))
