@@ -32,9 +32,9 @@ async def run(receive: Receive, send: Send) -> None:
 
 
 async def answer_health(send: Send) -> None:
-    """200 once events can be served, 503 before and while the server shuts down."""
+    """200 while events can be served; 503 before, while stopping, and without a lease."""
     ready = door.is_ready()
-    body = b'{"status":"ok"}' if ready else b'{"status":"starting"}'
+    body = b'{"status":"ok"}' if ready else b'{"status":"unavailable"}'
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200 if ready else 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
+import aiohttp
+
 from bench.faults import database as databases
 from bench.faults.client import Clients
 from bench.faults.cluster import Cluster, Node
@@ -243,20 +245,20 @@ class Injector:
     ) -> None:
         """Send until an event is accepted: by another node, or by the one whose runners died."""
         is_runner = planned.kind == "kill-runner"
-        at = node if is_runner else self._healthy_web(node)
+        at = node if is_runner else await self._healthy_web(node)
         while self.clock() - started < RECOVERED_WITHIN_S:
             if (await self._send_probe(slug, at.number)).outcome == "ok":
                 break
             await asyncio.sleep(TRY_EVERY_S)
-            if gate:
-                at = self._healthy_web(node)
+            if not is_runner:
+                at = await self._healthy_web(node)
         what: What = "runner" if is_runner else "unsettled" if gate else "settled"
         self._recovered(what, planned, started, at)
 
     async def _measure_database(self, planned: Planned) -> None:
         """From the end of the outage: how soon some event is accepted."""
         back = self.clock()
-        at = self._healthy_web(None)
+        at = await self._healthy_web(None)
         slug = await self._probes.get()
         while self.clock() - back < RECOVERED_WITHIN_S:
             if (await self._send_probe(slug, at.number)).outcome == "ok":
@@ -265,12 +267,18 @@ class Injector:
         self._probes.put_nowait(slug)
         self._recovered("database", planned, back, at)
 
-    def _healthy_web(self, victim: Node | None) -> Node:
-        """A web node that nothing has happened to lately, if there is one."""
+    async def _healthy_web(self, victim: Node | None) -> Node:
+        """A web node that says it is well, as a load balancer would choose one.
+
+        Best one that nothing has happened to lately.
+        """
         others = [node for node in self.cluster.webs if node is not victim]
+        async with aiohttp.ClientSession() as session:
+            answers = await asyncio.gather(*(node.is_ready(session) for node in others))
+        well = [node for node, is_ready in zip(others, answers, strict=True) if is_ready]
         now = self.clock()
-        healthy = [n for n in others if not self._is_disturbed(n.name, now, now)]
-        return (healthy or others)[0]
+        undisturbed = [node for node in well if not self._is_disturbed(node.name, now, now)]
+        return (undisturbed or well or others)[0]
 
     def _recovered(self, what: What, planned: Planned, since: float, at: Node) -> None:
         now = self.clock()

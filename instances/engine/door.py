@@ -48,8 +48,8 @@ def node() -> EngineNode:
 
 
 def is_ready() -> bool:
-    """Whether events can be served."""
-    return _node is not None and _node.ready
+    """Whether events can be served: started, not stopping, and with a lease that is good."""
+    return _node is not None and _node.ready and not _node.engine.suspended
 
 
 def forwarder() -> Forwarder | None:

@@ -119,6 +119,8 @@ class Membership:
             return
         log.error("the lease of node %s has ended: its services are stopped", self.id)
         self._state = "fenced"
+        # A connection that has seen nothing for so long may be dead without knowing it.
+        self._session.disconnect()
         self._host.on_fenced()
 
     async def _join(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,14 +24,13 @@ from instances.engine.pump import Pump
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.store import Store
 from instances.engine.timers import Timers
-from instances.lookups import callers, in_thread
+from instances.lookups import callers
 from instances.place_keeper import PlaceKeeper
 from instances.realtime import Realtime
 from instances.resync import Resync
-from instances.runtime.bundle import BundleCode
 from instances.runtime.pool import RunnerPool
 from instances.runtime.settings import RuntimeSettings
-from machines.models import VersionCode
+from instances.version_codes import VersionCodes
 from machines.schedules.due import Schedules
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class EngineNode:
         await self._open_store()
         self.pool = RunnerPool(
             self.settings.runtime,
-            load_code=load_version_code,
+            load_code=VersionCodes().load,
             on_lines=lambda runner, lines: self.engine.on_lines(runner, lines),
             on_exit=lambda runner, reason: self.engine.on_exit(runner, reason),
             on_retire=lambda runner: self.engine.on_retire(runner),
@@ -302,10 +300,3 @@ class EngineNode:
         future = self.loop.create_future()
         start(future)
         return await future
-
-
-@in_thread
-def load_version_code(version_id: int) -> BundleCode:
-    """The CommonJS code of a version, as a runner loads it."""
-    code = VersionCode.objects.get(version_id=version_id)
-    return BundleCode(gzip.decompress(code.commonjs_gzip).decode(), list(code.externals))
