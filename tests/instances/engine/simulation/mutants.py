@@ -14,7 +14,7 @@ from unittest.mock import patch
 from instances.engine import membership, postgres_store, steps
 from instances.engine.core import Engine
 from instances.engine.elsewhere import Elsewhere
-from instances.engine.errors import InstanceDeleted, OutcomeUnknown, Unavailable
+from instances.engine.errors import OutcomeUnknown, Unavailable
 from instances.engine.forwarding import Forwarder
 from instances.engine.operations import (
     SETTLED,
@@ -226,25 +226,6 @@ def gate_opened_with_steps_uncommitted() -> Iterator[None]:
 
     with _method(Engine, "_acknowledge_if_wanted", hasty):
         yield
-
-
-@_mutant
-def deleted_taken_for_gone_for_good() -> Iterator[None]:
-    """An activation of a deleted instance answers for the one that has its name now."""
-    not_committed = Engine._not_committed
-
-    def blind(self: Engine, activation: Activation, operation: Operation, outcome: Outcome) -> None:
-        if outcome is Outcome.DELETED and operation.is_external:
-            self.refuse(operation, InstanceDeleted("there is no such instance"))
-            self._restart(activation)
-        else:
-            not_committed(self, activation, operation, outcome)
-
-    with _method(Engine, "_not_committed", blind):
-        yield
-
-
-# ---------------------------------------------------------------------- services
 
 
 @_mutant
