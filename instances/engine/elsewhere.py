@@ -44,7 +44,7 @@ class Elsewhere:
         """Forward what has to be processed by the living node of the last commit.
 
         That is everything while services run there. Of a settled instance, it is what clients sent
-        a moment after that commit, and what conflicted here again and again: of two nodes that
+        and conflicted a moment after that commit, and what conflicts here again and again: of two nodes that
         contend for it, the one with the lesser id gives way first.
         """
         engine = self.engine
@@ -64,6 +64,8 @@ class Elsewhere:
             borne = CONFLICTS_BORNE if owner > node else 2 * CONFLICTS_BORNE
             leaves = any(o.tries > borne and not o.forwarded for o in operations) or (
                 now_ms - row.ts < self.fresh_ms
+                # Without a conflict nothing hangs on that node, which may stand still by now.
+                and any(o.tries for o in operations)
                 and all(o.kind is Kind.CLIENT and not o.forwarded for o in operations)
             )
             if leaves:
