@@ -44,8 +44,8 @@ class Elsewhere:
         """Forward what has to be processed by the living node of the last commit.
 
         That is everything while services run there. Of a settled instance, it is what clients sent
-        and conflicted a moment after that commit, and what conflicts here again and again: of two nodes that
-        contend for it, the one with the lesser id gives way first.
+        and conflicted a moment after that commit, and what conflicts here again and again: of two
+        nodes that contend for it, the one with the lesser id gives way first.
         """
         engine = self.engine
         node, now_ms = engine.store.node, engine.clock.now_ms()
