@@ -58,7 +58,7 @@ from instances.engine.operations import (
 from instances.engine.plan import LOCAL_TIMER_MS
 from instances.engine.request_keys import RequestKeys
 from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
-from instances.engine.steps import ProtocolViolation, check_step
+from instances.engine.steps import SELF_MADE_BURST_MS, ProtocolViolation, check_step
 from instances.engine.store import InstanceRow, Store
 
 log = logging.getLogger("statebacked.engine")
@@ -153,7 +153,7 @@ class Engine:
         activation = self.activations.get(operation.key)
         if activation is None:
             self.loading.load(operation)
-        else:
+        elif not activation.is_passing or not self.elsewhere.send_home(operation):
             self.enqueue(activation, operation)
 
     def create(
@@ -666,7 +666,13 @@ class Engine:
             self._watch_deadline(activation)
         elif activation.waiters and activation.is_settled():
             self._answer_waiters(activation)
-        if activation.link.retiring and activation.is_idle():
+        if activation.is_passing or activation.link.retiring:
+            self._forget_if_idle(activation)
+
+    def _forget_if_idle(self, activation: Activation) -> None:
+        # How fast it may wake itself is known here only.
+        wakes_itself = activation.self_made_ms > self.clock.now_ms() - SELF_MADE_BURST_MS
+        if activation.is_idle() and (activation.link.retiring or not wakes_itself):
             self._forget(activation)
 
     def _answer_waiters(self, activation: Activation) -> None:

@@ -1,15 +1,20 @@
 """Operations that another node has to process, because the instance lives there.
 
-An instance with running services belongs to the node of its latest commit. A settled one is left
-for a while to another node that has just committed to it, so that nodes that get events of the same
-instances, spread at random, need not find out by conflicts, again and again. Where all of its
-events come from other nodes, its owner gives it to the next one that asks.
+An instance with running services belongs to the node of its latest commit. Of two nodes that get
+events of the same settled instance, spread at random, one sends its own to the other for a while,
+so that they need not find out by conflicts, again and again. Which of them, both know without
+asking: each instance likes one of any two nodes better. Where all of its events come from other
+nodes, its owner gives it to the next one that asks.
+
+What finds out by a conflict is processed where it is, not sent on: the other node has committed a
+moment ago, and may stand still by now.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from instances.engine.errors import EngineError, NotOwner, NotReached, Unavailable
 from instances.engine.operations import Kind, Operation
@@ -18,13 +23,16 @@ from instances.engine.store import InstanceRow
 if TYPE_CHECKING:
     from instances.engine.core import Engine
 
-CONFLICTS_BORNE = 2  # then a settled instance is left to the node that commits to it
-HOME_MS = 5_000  # for so long
-FRESH_MS = 1_000  # after a commit, what clients send to other nodes goes to the one that made it
+CONFLICTS_BORNE = 1  # of an event; then it is left to the node that its instance likes better
+CONFLICTS_BORNE_AT_MOST = 2  # then it is left to the other one
+HOME_MS = 60_000  # for so long
+FRESH_MS = 1_000  # a conflict with a commit of this age or less means that both nodes are in use
 AVOID_MS = 2_000  # how long nothing that need not is sent to a node that did not react
 STRANGERS_MAX = 16  # forwarded events in turn, without one of its own: the instance may move
 HOMES_MAX = 10_000
-OWNER_GRACE_MS = 5_000  # after its settle deadline an owner is taken for stuck
+# After its settle deadline an owner is taken for stuck. By then its runners have ended themselves:
+# a node that stands still, its lease still valid, has not told them for so long to go on.
+OWNER_GRACE_MS = 10_000
 
 
 class Elsewhere:
@@ -43,9 +51,8 @@ class Elsewhere:
     def leave_to_owner(self, key: tuple[int, str], row: InstanceRow, address: str) -> None:
         """Forward what has to be processed by the living node of the last commit.
 
-        That is everything while services run there. Of a settled instance, it is what clients sent
-        and conflicted a moment after that commit, and what conflicts here again and again: of two
-        nodes that contend for it, the one with the lesser id gives way first.
+        That is everything while services run there. Of a settled instance, it is what conflicts
+        here again: the node that the instance likes less gives way first.
         """
         engine = self.engine
         node, now_ms = engine.store.node, engine.clock.now_ms()
@@ -61,14 +68,15 @@ class Elsewhere:
         elif is_given or self._is_avoided(address):
             leaves = False
         else:
-            borne = CONFLICTS_BORNE if owner > node else 2 * CONFLICTS_BORNE
-            leaves = any(o.tries > borne and not o.forwarded for o in operations) or (
-                now_ms - row.ts < self.fresh_ms
-                # Without a conflict nothing hangs on that node, which may stand still by now.
+            is_liked_less = _liking(key, node) < _liking(key, owner)
+            borne = CONFLICTS_BORNE if is_liked_less else CONFLICTS_BORNE_AT_MOST
+            leaves = any(o.tries > borne and not o.forwarded for o in operations)
+            if leaves or (
+                is_liked_less
+                and now_ms - row.ts < self.fresh_ms
                 and any(o.tries for o in operations)
                 and all(o.kind is Kind.CLIENT and not o.forwarded for o in operations)
-            )
-            if leaves:
+            ):
                 _bound(self.homes)
                 self.homes[key] = (address, now_ms + HOME_MS)
         staying = []
@@ -83,7 +91,7 @@ class Elsewhere:
     def send_home(self, operation: Operation) -> bool:
         """Forward an operation of an instance that was lately left to another node."""
         home = self.homes.get(operation.key)
-        if home is None or operation.forwarded:
+        if home is None or operation.forwarded or operation.tries:
             return False
         address, until_ms = home
         if self.engine.clock.now_ms() >= until_ms or self._is_avoided(address):
@@ -106,6 +114,18 @@ class Elsewhere:
             del self.avoided[address]
             return False
         return was_gone or not is_gone
+
+    def must_decline(self, operation: Operation) -> bool:
+        """Whether a forwarded event has better chances where it came from.
+
+        While this node's database does not answer, what any node may process is not taken.
+        """
+        activation = self.engine.activations.get(operation.key)
+        return (
+            operation.kind is not Kind.MESSAGE
+            and (activation is None or activation.is_settled())
+            and self.engine.store.is_stalled()
+        )
 
     def is_to_move(self, key: tuple[int, str]) -> bool:
         """Whether the node that now sends an event of this instance may have it from then on."""
@@ -156,6 +176,11 @@ class Elsewhere:
         # A delivery's attempt was counted over there; its claim ends by itself.
         operation.refuse(error)
         self.engine.delivered(operation)
+
+
+def _liking(key: tuple[int, str], node: str) -> int:
+    """How much an instance likes a node: about half of them like either of two better."""
+    return crc32(f"{node} {key[0]} {key[1]}".encode())
 
 
 def _bound(remembered: dict[tuple[int, str], Any] | set[tuple[int, str]]) -> None:

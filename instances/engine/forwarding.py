@@ -290,7 +290,12 @@ class Forwarder:
         for message, operation in zip(messages, operations, strict=True):
             reply: asyncio.Future[bytes] = loop.create_future()
             operation.reply = reply
-            is_given = self.engine.elsewhere.is_to_move(operation.key)
+            elsewhere = self.engine.elsewhere
+            if elsewhere.must_decline(operation):
+                reply.set_exception(NotReached("that node waits for its database"))
+                reply.add_done_callback(partial(answers.add, message.number, False))
+                continue
+            is_given = elsewhere.is_to_move(operation.key)
             reply.add_done_callback(partial(answers.add, message.number, is_given))
             self.engine.take_forwarded(operation)
         return answers

@@ -108,6 +108,8 @@ class Loading:
         # The node of an earlier step may have a faster clock: what it sent then must stay first.
         activation.sent_ms = min(row.ts, self.engine.clock.now_ms() + CLOCKS_DIFFER_MS)
         activation.deadline_ms = self.engine.clock.now_ms() + self.engine.settle_limit_ms
+        # What comes next goes to another node: this copy would only be found to be old.
+        activation.is_passing = key in self.engine.elsewhere.homes
         self.engine.activations[key] = activation
         link.weight += activation.weight()
         line = (

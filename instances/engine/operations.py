@@ -327,6 +327,7 @@ class Activation:
         "extra",
         "hops",
         "inbox",
+        "is_passing",
         "key",
         "link",
         "parent",
@@ -377,6 +378,9 @@ class Activation:
         self.timer: Any = None  # of the settle deadline
         self.closing = False  # sends nothing more; ends when `uncommitted` is empty
         self.dead = False  # what is not committed is void (also set by the store's writer thread)
+        self.is_passing = (
+            False  # what comes next goes to another node; it is dropped once it is idle
+        )
 
     def is_settled(self) -> bool:
         return self.children == SETTLED and not self.acknowledgements and not self.inbox

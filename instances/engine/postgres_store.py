@@ -63,6 +63,7 @@ IDS_TAKEN_TOGETHER = 4_000  # twice what one step can need (`core.EFFECTS_PER_ST
 OUTAGE_S = 2.0  # how long work waits for a connection before it is refused
 AMBIGUOUS_S = 5.0  # how long an unanswered batch is asked about
 TRY_AGAIN_S = 0.05
+STALLED_S = 0.3  # without an answer to a batch: other nodes had better do what they can
 
 # What one bad value in a batch can raise; the others must not suffer from it.
 BAD_VALUES = (Refused, UnicodeEncodeError, struct.error, IndexError)
@@ -101,6 +102,7 @@ class PostgresStore:
         self._instance_ids: deque[int] = deque()
         self._delivery_ids: deque[int] = deque()
         self._stopping = False
+        self._committing_since: float | None = None  # monotonic: a batch is with the database
         self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -274,7 +276,15 @@ class PostgresStore:
                 await asyncio.sleep(0)
                 count = min(len(self._steps), BATCH_STEPS)
                 batch = [self._steps.popleft() for _ in range(count)]
-                self._post(self.on_commit, await self._commit(batch))
+                self._committing_since = _now()
+                outcomes = await self._commit(batch)
+                self._committing_since = None
+                self._post(self.on_commit, outcomes)
+
+    def is_stalled(self) -> bool:
+        """Whether the database has let a batch wait for longer than it should."""
+        since = self._committing_since
+        return since is not None and _now() - since > STALLED_S
 
     async def _commit(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
         plan = Plan(self, self.node, CLAIM_MS, must_confirm=True)

@@ -260,6 +260,9 @@ class SqliteStore:
 
     # ------------------------------------------------------------------ writes, queued
 
+    def is_stalled(self) -> bool:
+        return False  # no other node could do it instead
+
     def put(self, operations: list[Operation]) -> None:
         self._queue.put(operations)
 

@@ -23,6 +23,7 @@ EVENT_BYTES_MAX = 400_000  # of a message
 NAME_LENGTH_MAX = 128  # of machines and instances
 DELAY_MS_MAX = 100 * 366 * 86_400_000  # a century: what a timer is bounded to
 SELF_MADE_SPACING_MS = 10
+SELF_MADE_BURST_MS = 1_000  # that much may come at once
 SHORT_DELAY_MS = 1_000  # what comes later than this begins a new chain
 # Messages of which each led to the next, since something happened outside: machines that send to
 # each other for longer than this are taken for a loop, and each such chain gets a hundred a second.
@@ -175,7 +176,7 @@ def _spaced_out(activation: Activation, due_at_ms: int, now_ms: int) -> int:
 
     A machine that wakes itself without end is slowed down, never cut off.
     """
-    turn_ms = max(activation.self_made_ms, now_ms - 1_000) + SELF_MADE_SPACING_MS
+    turn_ms = max(activation.self_made_ms, now_ms - SELF_MADE_BURST_MS) + SELF_MADE_SPACING_MS
     if due_at_ms - now_ms >= 1_000:
         return due_at_ms
     activation.self_made_ms = turn_ms

@@ -100,6 +100,9 @@ class Store(Protocol):
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         """Whether it may pay to claim deliveries; cheap."""
 
+    def is_stalled(self) -> bool:
+        """Whether steps have waited for the database for longer than they should."""
+
     def put(self, operations: list[Operation]) -> None:
         """Commit steps, in this order; the outcomes come to `on_commit`, in this order.
 

@@ -230,6 +230,9 @@ class MemoryStore:
             d["due_at_ms"] <= before_ms and not d["claimed"] for d in self.deliveries.values()
         )
 
+    def is_stalled(self) -> bool:
+        return False
+
     def put(self, operations: list[Operation]) -> None:
         self._waiting += operations
         self._next()

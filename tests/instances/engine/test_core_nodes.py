@@ -1,6 +1,7 @@
 """The protocol between two nodes that share a database, under virtual time."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -52,23 +53,47 @@ def test_one_of_two_contending_nodes_gives_way(seed):
     assert sum(node.engine.conflicts for node in cluster.nodes) - conflicts <= 80  # of 400
 
 
-def test_events_spread_over_nodes_conflict_little():
-    cluster = Cluster()
+@pytest.mark.parametrize("seed", range(10))
+def test_events_spread_over_nodes_conflict_until_one_of_two_has_each_instance(seed):
+    cluster = Cluster(seed)
     first, second = cluster.nodes
-    for n in range(20):
-        first.created(f"i-{n}")
-    answers = [first.send("inc", f"i-{n}") for n in range(20)]
-    cluster.world.run(100)
+    slugs = [f"i-{n}" for n in range(20)]
+    for slug in slugs:
+        first.created(slug)
+    answers: list[Any] = []
 
-    for _ in range(10):
-        for n in range(20):
-            answers += [node.send("inc", f"i-{n}") for node in cluster.nodes]
-        cluster.world.run(20)
+    def conflicts_of_rounds(count):
+        before = first.engine.conflicts + second.engine.conflicts
+        for _ in range(count):
+            answers.extend(node.send("inc", slug) for slug in slugs for node in cluster.nodes)
+            cluster.world.run(20)
+        return first.engine.conflicts + second.engine.conflicts - before
+
+    assert conflicts_of_rounds(10) <= 6 * 20  # of 400: while they find out
+    assert conflicts_of_rounds(10) <= 10
     cluster.world.run(1_000)
 
-    assert [answer.count for answer in answers] == [1] * 420
+    assert [answer.count for answer in answers] == [1] * 800
     assert all(answer.error is None for answer in answers)
-    assert first.engine.conflicts + second.engine.conflicts <= 2 * 20  # of 400
+
+
+def test_event_that_met_a_commit_of_another_node_is_processed_where_it_came():
+    cluster = Cluster()
+    first, second = cluster.nodes
+    first.created("a")
+    second.send("inc")
+    cluster.world.run(100)  # both have it in a runner now
+    first.send("inc")
+    cluster.world.run(100)
+    sent_on = []
+    second.engine.elsewhere.forward = lambda operation, address: sent_on.append(operation)
+
+    answer = second.send("inc")
+    cluster.world.run(100)
+
+    assert second.engine.conflicts
+    assert answer.n == 3
+    assert not sent_on
 
 
 def test_instance_moves_to_the_node_that_all_of_its_events_come_to():
@@ -145,7 +170,7 @@ def test_owner_that_is_stuck_past_its_deadline_is_taken_over():
     cluster.kill(0)
     cluster.world.call_in(0, cluster.living.add, "node-0")  # and yet its lease is renewed
 
-    cluster.world.run(96_000)
+    cluster.world.run(101_000)
     counted = second.send("inc")
     cluster.living.add("node-0")
     cluster.world.run(2_000)

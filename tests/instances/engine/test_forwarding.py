@@ -11,7 +11,13 @@ import pytest
 
 from instances.engine import forwarding
 from instances.engine.elsewhere import Elsewhere
-from instances.engine.errors import EngineError, OutcomeUnknown, RejectedByAuthorizer, Unavailable
+from instances.engine.errors import (
+    EngineError,
+    NotReached,
+    OutcomeUnknown,
+    RejectedByAuthorizer,
+    Unavailable,
+)
 from instances.engine.forwarding import SIGNATURE, TAKEN, Forwarder, Signer
 from instances.engine.operations import Kind, Operation, Replayed
 
@@ -36,9 +42,11 @@ class Node:
     def __init__(self, clock: Clock) -> None:
         self.taken: list[Operation] = []
         self.answers: dict[str, Any] = {}  # by event
+        self.is_stalled = False  # its database does not answer
         engine: Any = SimpleNamespace(
             clock=clock,
             activations={},
+            store=SimpleNamespace(is_stalled=lambda: self.is_stalled),
             take_forwarded=self.taken.append,
             forwarded=lambda operation, body: self.answers.update({operation.event: body}),
             forwarding_failed=lambda operation, error: self.answers.update(
@@ -225,6 +233,31 @@ def test_only_what_was_signed_a_moment_ago_is_taken(clock):
         assert not receiver.taken
         clock.ms -= 1
         assert request.take() is not None
+        await sender.forwarder.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("has_services", [False, True])
+def test_node_that_waits_for_its_database_takes_only_what_it_must(clock, has_services):
+    async def scenario() -> None:
+        sender, receiver = Node(clock), Node(clock)
+        wire = sender.wire_to(receiver)
+        receiver.is_stalled = True
+        activation: Any = SimpleNamespace(is_settled=lambda: not has_services, tail_seq=1)
+        receiver.forwarder.engine.activations[1, "a"] = activation
+        sender.forwarder.forward(Operation(Kind.CLIENT, (1, "a"), "a", "{}"), "http://other")
+        await until(lambda: wire.requests)
+        (request,) = wire.requests
+        answers = request.take()
+        assert answers is not None
+        assert len(receiver.taken) == has_services
+        if not has_services:
+            part, more = await answers.next()
+            assert not more
+            request.parts.put_nowait(TAKEN + part)
+            await until(lambda: sender.answers)
+            assert isinstance(sender.answers["a"], NotReached)  # certainly not applied
         await sender.forwarder.stop()
 
     asyncio.run(scenario())
