@@ -17,6 +17,8 @@ from machines.api import (
     CodeUploadView,
     MachinesView,
     MachineView,
+    MigrationsView,
+    ProvisionalMigrationView,
     ProvisionalVersionView,
     VersionsView,
 )
@@ -89,6 +91,12 @@ api = [
     path(MACHINE, MachineView.as_view(), name="machine"),
     path(f"{MACHINE}/v", VersionsView.as_view(), name="versions"),
     path(f"{MACHINE}/v/<str:version>", ProvisionalVersionView.as_view(), name="version"),
+    path(f"{MACHINE}/migrations", MigrationsView.as_view(), name="migrations"),
+    path(
+        f"{MACHINE}/migrations/<str:migration>",
+        ProvisionalMigrationView.as_view(),
+        name="migration",
+    ),
     path(f"{MACHINE}/i", InstancesView.as_view(), name="instances"),
     path(INSTANCE, InstanceView.as_view(), name="instance"),
     path(f"{INSTANCE}/admin", InstanceAdminView.as_view(), name="instance-admin"),

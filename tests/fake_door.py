@@ -31,6 +31,13 @@ class FakeDoor:
         self.calls.append(("check_bundle", source))
         return self.check(source)
 
+    def check_migration(self, source: bytes) -> BundleInfo:
+        self.calls.append(("check_migration", source))
+        return self.check(source)
+
+    def instance_outdated(self, instance_id: int) -> None:
+        self.calls.append(("instance_outdated", instance_id))
+
     def set_status(self, instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
         how = (timers,) if timers else ()
         self.calls.append(("set_status", (instance_id, status, *how)))
@@ -60,12 +67,14 @@ def fake_door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
     fake = FakeDoor()
     for name in (
         "check_bundle",
+        "check_migration",
+        "instance_outdated",
         "set_status",
         "delete_instance",
         "version_published",
         "key_deleted",
         "token_revoked",
     ):
-        monkeypatch.setattr(door, name, getattr(fake, name))
+        monkeypatch.setattr(door, name, getattr(fake, name), raising=False)
     monkeypatch.setattr(lean, "respond", fake.respond)
     return fake
