@@ -23,6 +23,7 @@ class Page:
 
 
 ORDER = "/o/{org}/machines/order"
+APPROVAL = "/o/{org}/machines/approval"
 BAD = "/o/{org}/machines/hostile"
 DIAGRAM = "svg .flow-state, .flow svg, img.picture"
 
@@ -60,6 +61,18 @@ PAGES = (
     Page("versions-reader", "versions-page", f"{ORDER}/versions", READER),
     Page("version", "version-page", ORDER + "/versions/{version:order}", waits_for=DIAGRAM),
     Page("version-code", "version-page", BAD + "/versions/{version:hostile}?view=code"),
+    Page("versions-upgradable", "versions-page", f"{APPROVAL}/versions"),
+    Page("migrations", "migrations-page", f"{APPROVAL}/migrations"),
+    Page("migrations-hostile", "migrations-page", f"{BAD}/migrations"),
+    Page("migrations-reader", "migrations-page", f"{APPROVAL}/migrations", READER),
+    Page("migrations-first", "migrations-page", "/o/{org}/machines/toggler/migrations"),
+    Page("migrations-one-version", "migrations-page", f"{ORDER}/migrations"),
+    Page("migration", "migration-page", APPROVAL + "/migrations/{migration:approval}"),
+    Page("migration-hostile", "migration-page", BAD + "/migrations/{migration:hostile}"),
+    Page("new-migration", "new-migration", f"{APPROVAL}/new-migration"),
+    Page("new-migration-hostile", "new-migration", f"{BAD}/new-migration"),
+    Page("new-migration-reader", "new-migration", f"{APPROVAL}/new-migration", READER),
+    Page("new-migration-one-version", "new-migration", f"{ORDER}/new-migration"),
     Page("instances", "instances-page", f"{ORDER}/instances"),
     Page("instances-hostile", "instances-page", f"{BAD}/instances"),
     Page("instances-filtered", "instances-page", f"{ORDER}/instances?q=nothing-like-it"),
@@ -123,6 +136,7 @@ NO_PAGES = {
     "instance-pause",
     "instance-delete",
     "instance-timer",
+    "migration-file",
     "schedule-runs",
     "schedule-act",
     "timer-action",
@@ -137,4 +151,7 @@ def path_of(page: Page, site: Filled) -> str:
     path = path.replace("{schedule}", site.schedule)
     for machine, version in site.versions.items():
         path = path.replace(f"{{version:{machine}}}", version)
+        path = path.replace(f"{{old:{machine}}}", site.old_versions.get(machine, version))
+    for machine, migration in site.migrations.items():
+        path = path.replace(f"{{migration:{machine}}}", migration)
     return path.replace("{link}", site.sign_in_link(READER)) if "{link}" in path else path
