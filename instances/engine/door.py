@@ -94,6 +94,11 @@ def check_bundle(source: bytes) -> BundleInfo:
     return run(node().pool.check_bundle(source))
 
 
+def check_migration(source: bytes) -> BundleInfo:
+    """The same for an uploaded migration."""
+    return run(node().pool.check_migration(source))
+
+
 def set_status(instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
     """Pause or resume an instance; False if it is gone."""
     here = node()
