@@ -81,7 +81,10 @@ class SimulatedSession:
             link.world.call_in(arrives_s, self._arrived, answer, statement, parameters, fate)
         patience = process.call_later(ANSWER_TIMEOUT_S, self.lose)
         try:
-            return await answer
+            rows = await answer
+            if statement in ("fail", "bury"):
+                link.database.fails_answered[parameters[0]] += 1
+            return rows
         except asyncio.CancelledError:
             self.lose()
             raise
