@@ -90,9 +90,10 @@ class Database:
         self.deliveries: dict[int, dict[str, Any]] = {}
         self.books: dict[int, Delivered] = {}  # of all deliveries that there ever were
         self.nodes: dict[str, list[Any]] = {}  # id: [address, lease until]
-        # Attempts of each delivery that servers wanted to be counted, and those that they know of.
-        self.fails_begun: Counter[int] = Counter()
-        self.fails_answered: Counter[int] = Counter()
+        # Attempts that a server wanted to be counted, and of which it knows that they were, or came
+        # too late: by delivery and process.
+        self.fails_begun: Counter[tuple[int, int]] = Counter()
+        self.fails_answered: Counter[tuple[int, int]] = Counter()
         self.machines = {MACHINE_NAME: MACHINE}
         self.late_from = float("inf")
         self.on_spawned: Callable[[str], None] = lambda slug: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from instances.engine.messages import child_event
@@ -34,7 +34,12 @@ class Mail:
         self.say = checker._say
         diary = checker.life.world.diary
         self.deaths = [at for at, what, *_ in diary if what == "runner died"]
-        self.refusals = Counter(details[2] for _, what, *details in diary if what == "refused")
+        # Attempts that the machine refused, by event and process.
+        self.refusals: dict[str, Counter[int]] = defaultdict(Counter)
+        for _, what, *details in diary:
+            if what == "refused":
+                process, _, event = details
+                self.refusals[event][process] += 1
 
     # ------------------------------------------------------------------ while a history is replayed
 
@@ -128,7 +133,7 @@ class Mail:
         latest: dict[int, tuple[Place, int]] = {}
         for t in instance.history:
             book = self.database.books.get(t.values["caused_by"] or 0)
-            if book is None or t.values["kind"] == Kind.TIMER or self._has_failed(book):
+            if book is None or t.values["kind"] == Kind.TIMER or self._has_failed(book, t):
                 continue
             values = book.values
             if values["send_id"] is not None or values["source_seq"] is None:
@@ -139,11 +144,16 @@ class Mail:
                 self.say(f"{name}: step {t.seq} was sent ({place}) before that of {seq} ({before})")
             latest[values["source_id"]] = place, t.seq
 
-    def _has_failed(self, book: Delivered) -> bool:
-        """Whether an attempt has failed, or may have without being counted."""
-        id_, event = book.values["id"], book.values["event"]
-        begun = max(self.database.fails_begun[id_], self.refusals[event])
-        return bool(book.failures) or begun > self.database.fails_answered[id_]
+    def _has_failed(self, book: Delivered, t: Transition) -> bool:
+        """Whether an attempt has failed, or may have without being counted before this step.
+
+        A server that has written what became of it must not have it any more.
+        """
+        process, _ = t.activation
+        id_, refusals = book.values["id"], self.refusals[book.values["event"]]
+        begun = max(self.database.fails_begun[id_, process], refusals[process])
+        is_unknown = begun > self.database.fails_answered[id_, process]
+        return bool(book.failures) or is_unknown or any(other != process for other in refusals)
 
     def _check_promptness(self) -> None:
         """When nothing is broken any more, whatever is sent arrives soon."""

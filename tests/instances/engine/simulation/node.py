@@ -41,9 +41,10 @@ class SimulatedStore(PostgresStore):
     """Tells the database of attempts that are to be counted, also of those that never come there."""
 
     database: Database
+    process: Process
 
     def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
-        self.database.fails_begun[delivery.id] += 1
+        self.database.fails_begun[delivery.id, self.process.number] += 1
         super().fail(delivery, error, done)
 
 
@@ -91,7 +92,7 @@ class SimulatedNode(EngineNode):
                 on_commit=on_commit,
                 on_replaced=lambda: self.membership.fence(),
             )
-            store.database = self.link.database
+            store.database, store.process = self.link.database, self.process
             self.store.has_other_writers = self.has_other_writers
             self.pool = SimulatedPool(world, self)  # type: ignore[assignment]
             self.timers = Timers(self.store, self.clock, self._deliver)
