@@ -575,7 +575,9 @@ class Database:
                 and d["kind"]
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
-            rows += [(_bytes(n), *self._delivery_row(d)) for d in due[:limit]]
+            id_ = self.names.get((key[0], key[1]))
+            status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
+            rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows
 
     def _do_find_machine(self, text: str, id_: int) -> list[Row]:

@@ -206,10 +206,25 @@ class Life:
             self.world.call_in(at, self._create, letters.LATE_SLUG)
         if chance.random() < 0.15:
             self.world.call_in(chance.uniform(1, self.seconds), self._publish)
+        for _ in range(chance.choice((0, 1, 2))):
+            self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_paused)
         for _ in range(chance.choice((0, 0, 0, 2, 4))):
             kinds = chance.choices(list(letters.KID_KINDS), list(letters.KID_KINDS.values()), k=3)
             slug = chance.choice(letters.KID_NAMES)
             self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
+
+    def _write_to_paused(self) -> None:
+        """An instance is paused, perhaps for moments only, while another one writes to it."""
+        chance = self.world.random
+        to, sender = chance.sample(SLUGS, 2)
+        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "noop"}]}
+        for _ in range(6):
+            client = Client(self._number(), "tell", sender, event)
+            self.clients.append(client)
+            self.world.call_in(chance.uniform(0, 0.1), self._say, client)
+        self.world.call_in(chance.uniform(0, 0.02), self._administer, "pause", to)
+        until = chance.choice((0.021, 0.025, 0.03, 0.2, 1))
+        self.world.call_in(until, self._administer, "resume", to)
 
     def _publish(self) -> None:
         """From now on there is another machine, with an instance."""
@@ -296,7 +311,9 @@ class Life:
         failed = request.outcome == "cut" or (
             request.outcome == "error" and request.error.status >= 500
         )
-        if failed and client.request_key is not None and len(client.requests) < TRIES:
+        # What begins any later may last longer than the life.
+        is_patient = len(client.requests) < TRIES and self.world.time < self.calm_from
+        if failed and client.request_key is not None and is_patient:
             delay_s = self.world.random.uniform(0.05, 1.5)
             repeat = self._create_again if client.what == "create" else self._send
             self.world.call_in(delay_s, repeat, client, self._some_node())
