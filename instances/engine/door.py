@@ -134,15 +134,22 @@ def instance_outdated(instance_id: int) -> None:
     they commit.
     """
     key = _key_of(instance_id)
-    if _node is None or key is None:
+    if key is not None:
+        instances_outdated([key])
+        _tell_others(InstanceOutdated(*key))
+
+
+def instances_outdated(keys: list[tuple[int, str]]) -> None:
+    """The same for many. Other processes notice when they commit: so much news would not pay."""
+    if _node is None:
         return
     engine = _node.engine
 
     async def reload() -> None:
-        engine.reload(key)
+        for key in keys:
+            engine.reload(key)
 
     run(reload())
-    _tell_others(InstanceOutdated(*key))
 
 
 def _key_of(instance_id: int) -> tuple[int, str] | None:
