@@ -10,9 +10,12 @@ Edge = tuple[int, int, int]  # ids: of a migration, the version it is from, the 
 
 def find_path(from_version: MachineVersion, to_version: MachineVersion) -> list[int] | None:
     """The ids of the migrations between two versions of one machine, or None without a way."""
-    migrations = MachineVersionMigration.objects.filter(machine_id=from_version.machine_id)
-    edges = migrations.values_list("id", "from_version_id", "to_version_id")
-    return shortest_path(edges, from_version.pk, to_version.pk)
+    return shortest_path(_edges_of(from_version.machine_id), from_version.pk, to_version.pk)
+
+
+def find_versions_before(version: MachineVersion) -> set[int]:
+    """The ids of all other versions from which migrations lead to this one."""
+    return versions_before(_edges_of(version.machine_id), version.pk)
 
 
 def shortest_path(edges: Iterable[Edge], from_id: int, to_id: int) -> list[int] | None:
@@ -32,6 +35,25 @@ def shortest_path(edges: Iterable[Edge], from_id: int, to_id: int) -> list[int] 
                 arrivals[next_version] = (version, migration)
                 reached.append(next_version)
     return _walk_back(arrivals, to_id) if to_id in arrivals else None
+
+
+def versions_before(edges: Iterable[Edge], to_id: int) -> set[int]:
+    """The ids of all versions with a way to this one, without itself."""
+    ways_in: dict[int, set[int]] = {}
+    for _, before, after in edges:
+        ways_in.setdefault(after, set()).add(before)
+    found = {to_id}
+    to_follow = [to_id]
+    while to_follow:
+        more = ways_in.get(to_follow.pop(), set()) - found
+        found |= more
+        to_follow += more
+    return found - {to_id}
+
+
+def _edges_of(machine_id: int) -> Iterable[Edge]:
+    migrations = MachineVersionMigration.objects.filter(machine_id=machine_id)
+    return migrations.values_list("id", "from_version_id", "to_version_id")
 
 
 def _ways_out(edges: Iterable[Edge]) -> dict[int, dict[int, int]]:

@@ -58,6 +58,8 @@ def finalize_migration(caller: Caller, machine: Machine, signed_id: str) -> Publ
     from instances.engine import door
 
     upload, packed = uploads.uploaded(uploads.MIGRATION, machine, signed_id)
+    assert upload.from_version_id is not None
+    assert upload.to_version_id is not None
     checked = check_packed(packed, door.check_migration)
     with transaction.atomic():
         uploads.take(uploads.MIGRATION, upload)

@@ -38,6 +38,9 @@ class FakeDoor:
     def instance_outdated(self, instance_id: int) -> None:
         self.calls.append(("instance_outdated", instance_id))
 
+    def instances_outdated(self, keys: list[tuple[int, str]]) -> None:
+        self.calls.append(("instances_outdated", keys))
+
     def set_status(self, instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
         how = (timers,) if timers else ()
         self.calls.append(("set_status", (instance_id, status, *how)))
@@ -69,12 +72,13 @@ def fake_door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
         "check_bundle",
         "check_migration",
         "instance_outdated",
+        "instances_outdated",
         "set_status",
         "delete_instance",
         "version_published",
         "key_deleted",
         "token_revoked",
     ):
-        monkeypatch.setattr(door, name, getattr(fake, name), raising=False)
+        monkeypatch.setattr(door, name, getattr(fake, name))
     monkeypatch.setattr(lean, "respond", fake.respond)
     return fake

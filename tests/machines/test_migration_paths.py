@@ -3,9 +3,14 @@ from itertools import product
 
 import pytest
 
-from machines.migration_paths import Edge, find_path, shortest_path
-from machines.models import MachineVersionMigration
-from tests.factories import make_machine, make_org, make_version
+from machines.migration_paths import (
+    Edge,
+    find_path,
+    find_versions_before,
+    shortest_path,
+    versions_before,
+)
+from tests.factories import make_machine, make_migration, make_org, make_version
 
 
 def test_one_migration_is_the_way() -> None:
@@ -62,7 +67,9 @@ def test_any_migrations_give_what_trying_all_ways_gives(seed: int) -> None:
     ]
 
     for from_id, to_id in product(range(5), repeat=2):
-        assert shortest_path(edges, from_id, to_id) == _best_of_all(edges, from_id, to_id)
+        path = shortest_path(edges, from_id, to_id)
+        assert path == _best_of_all(edges, from_id, to_id)
+        assert (from_id in versions_before(edges, to_id)) == bool(path)
 
 
 def _best_of_all(edges: list[Edge], from_id: int, to_id: int) -> list[int] | None:
@@ -85,13 +92,10 @@ def test_the_machines_own_migrations_are_looked_at() -> None:
     org = make_org()
     machine, other = make_machine(org, "order"), make_machine(org, "other")
     old, new, newest = (make_version(machine) for _ in range(3))
-    first, second = (
-        MachineVersionMigration.objects.create(machine=machine, from_version=a, to_version=b)
-        for a, b in ((old, new), (new, newest))
-    )
-    MachineVersionMigration.objects.create(
-        machine=other, from_version=make_version(other), to_version=make_version(other)
-    )
+    first, second = (make_migration(a, b) for a, b in ((old, new), (new, newest)))
+    make_migration(make_version(other), make_version(other))
 
     assert find_path(old, newest) == [first.pk, second.pk]
     assert find_path(newest, old) is None
+    assert find_versions_before(newest) == {old.pk, new.pk}
+    assert find_versions_before(old) == set()

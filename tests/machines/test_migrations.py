@@ -24,6 +24,7 @@ from tests.factories import (
     assert_error,
     key_api,
     make_machine,
+    make_migration,
     make_org,
     make_version,
 )
@@ -234,10 +235,7 @@ def test_empty_body_lacks_the_versions(api, body):
 
 def test_migrations_are_listed_newest_first(api, versions):
     old, new = versions
-    first, second = (
-        MachineVersionMigration.objects.create(machine=old.machine, from_version=a, to_version=b)
-        for a, b in ((old, new), (new, old))
-    )
+    first, second = (make_migration(a, b) for a, b in ((old, new), (new, old)))
 
     listed = api.get(PATH).json()["migrations"]
 
@@ -251,13 +249,9 @@ def test_migrations_are_listed_newest_first(api, versions):
 def test_migrations_come_in_pages(api, versions, django_assert_max_num_queries):
     old, new = versions
     for _ in range(60):
-        MachineVersionMigration.objects.create(
-            machine=old.machine, from_version=old, to_version=new
-        )
+        make_migration(old, new)
     elsewhere = make_machine(make_org())
-    MachineVersionMigration.objects.create(
-        machine=elsewhere, from_version=make_version(elsewhere), to_version=make_version(elsewhere)
-    )
+    make_migration(make_version(elsewhere), make_version(elsewhere))
 
     with django_assert_max_num_queries(8):
         first = api.get(PATH).json()

@@ -10,23 +10,31 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from instances.engine.holding import HELD_MS
-from instances.engine.operations import Kind
+from instances.engine.operations import DeliveryKind, Kind
 from tests.instances.engine.simulation import machine
 from tests.instances.engine.simulation.clock import START_MS
-from tests.instances.engine.simulation.database import DELETED, PAUSED, Instance, Transition
+from tests.instances.engine.simulation.database import (
+    DELETED,
+    PAUSED,
+    Delivered,
+    Instance,
+    Transition,
+)
 from tests.instances.engine.simulation.life import Client, Life, Request
+from tests.instances.engine.simulation.machine import Json
+from tests.instances.engine.simulation.mail import Mail
 
 EXTERNAL = (Kind.CLIENT, Kind.TIMER, Kind.MESSAGE)
-UNCHANGED_TYPES = ("noop", "once")
 OVERDUE_MS = 1_500
 EARLY_MS = 1_450  # what is put off by a second, and what servers' clocks may differ
 SELF_MADE_A_SECOND = 230
 SELF_MADE_BY_A_STEP = 100  # more, where the clock that paces them goes forward by up to a second
 
 Activation = tuple[int, str]
+Uid = int | str
+Place = tuple[int, int]  # of an effect: seq of its step, position among the step's effects
 
 
 class Checker:
@@ -38,11 +46,18 @@ class Checker:
         self.problems: list[str] = []
         # By the number of the client in the event: (instance, transition).
         self.steps_of: dict[int, list[tuple[int, Transition]]] = defaultdict(list)
-        self.by_uid: dict[int, Instance] = {}
-        self.uid_of: dict[int, int] = {}
-        self.started: dict[tuple[int, str], Activation] = {}  # services: (uid, child)
-        self.left_at: dict[tuple[int, str], float] = {}  # services: when a step had them no more
-        self.timer_steps: dict[int, Transition] = {}  # by delivery id
+        self.by_uid: dict[Uid, Instance] = {}
+        self.uid_of: dict[int, Uid] = {}
+        self.started: dict[tuple[Uid, str], Activation] = {}  # services: (uid, child)
+        self.left_at: dict[tuple[Uid, str], float] = {}  # services: when a step had them no more
+        self.steps_by: dict[int, tuple[int, Transition]] = {}  # by delivery id: (instance, step)
+        # What each instance has written: by its row, and then by (seq, n).
+        self.books: dict[int, dict[Place, Delivered]] = defaultdict(dict)
+        for book in self.database.books.values():
+            if book.values["source_seq"] is not None:
+                place = (book.values["source_seq"], book.values["source_n"])
+                self.books[book.values["source_id"]][place] = book
+        self.mail = Mail(self)
 
     def check(self) -> list[str]:
         for failure in self.life.world.failures:
@@ -52,6 +67,7 @@ class Checker:
         for row_id, instance in self.database.instances.items():
             self._check_history(row_id, instance)
         self._check_deliveries()
+        self.mail.check()
         for client in self.life.clients:
             self._check_client(client)
         if not self.has_clock_steps:
@@ -69,9 +85,12 @@ class Checker:
                     self.steps_of[event["id"]].append((row_id, transition))
                 elif transition.values["kind"] == Kind.INIT:
                     uid = json.loads(transition.values["context"])["uid"]
+                    if uid in self.by_uid:
+                        self._say(f"I2 instance {uid} was made twice")
                     self.by_uid[uid] = instance
                     self.uid_of[row_id] = uid
-                    self.steps_of[uid].append((row_id, transition))
+                    if transition.values["caused_by"] is None:
+                        self.steps_of[uid].append((row_id, transition))
 
     # ------------------------------------------------------------------ effects
 
@@ -97,7 +116,7 @@ class Checker:
 
     def _check_overlaps(self) -> None:
         """I9: services of one instance never run in two activations at a time."""
-        running: dict[int, dict[str, Activation]] = defaultdict(dict)
+        running: dict[Uid, dict[str, Activation]] = defaultdict(dict)
         for at, what, *details in self.life.world.diary:
             if what == "started":
                 process, aid, uid, _, name = details
@@ -137,18 +156,16 @@ class Checker:
 
     def _replay(self, name: str, row_id: int, history: list[Transition]) -> None:
         """Compute the history again: each step starts from all that came before it."""
-        context: dict[str, Any] = {}
-        children: list[dict[str, Any]] = []
-        timers: dict[str, list[tuple[int, int]]] = defaultdict(list)  # by send id: (seq, n)
-        books = {
-            (b.values["source_seq"], b.values["source_n"]): b
-            for b in self.database.books.values()
-            if b.values["source_id"] == row_id
-        }
+        context: Json = {}
+        children: list[Json] = []
+        waiting: dict[str, list[Place]] = defaultdict(list)  # what can be cancelled, by send id
+        books = self.books[row_id]
+        expected: dict[Place, Json] = {}
+        hops = 0
         for t in history:
             if t.values["kind"] in EXTERNAL and children:
                 self._check_not_lost(name, row_id, t, children)
-            step = _step(t, context, children)
+            step = self._step(t, context, children)
             if step.code not in (machine.CHANGED, machine.CHANGED_WITH_EFFECTS):
                 self._say(f"P1 {name}: step {t.seq} could not happen on the state before it")
                 return
@@ -159,71 +176,112 @@ class Checker:
             if context != json.loads(t.values["context"]) or children != json.loads(t.children):
                 self._say(f"P1 {name}: step {t.seq} was not computed on the state before it")
                 return
-            self._replay_timers(name, t, step, timers, books)
-        expected = {place for places in timers.values() for place in places}
-        for place in sorted(expected - books.keys()):
-            self._say(f"I7 {name}: the timer of step {place} was never written")
+            delivery_id = t.values["caused_by"]
+            if t.values["kind"] in EXTERNAL:
+                hops = 0
+            if delivery_id is not None:
+                self._replay_delivery(name, row_id, t, waiting)
+                hops = self.database.books[delivery_id].values["hops"]
+            self._replay_effects(name, t, step, waiting, expected, books)
+            if step.effects:
+                self.mail.check_hops(name, t, step, books, hops)
+        for place, effect in expected.items():
+            if place in books:
+                self.mail.check_written(name, effect, books[place])
+            elif effect["t"] != "done" or self.mail.has_parent(row_id, history[place[0] - 1].at):
+                self._say(f"I7 {name}: the {effect['t']} of step {place} was never written")
         for place, book in books.items():
             if book.end == "" and place not in expected:
-                self._say(f"I7 {name}: the timer of step {place} should have ended")
+                self._say(f"I7 {name}: the delivery of step {place} should have ended")
+
+    def _step(self, t: Transition, context: Json, children: list[Json]) -> machine.Step:
+        """The step of a transition, computed anew."""
+        event = json.loads(t.values["event"])
+        kind = t.values["kind"]
+        if kind == Kind.INIT:
+            return self.mail.begin(t)
+        if kind == Kind.LOST_SERVICE:
+            return machine.lose_service(context, children, event["service"])
+        if kind == Kind.SERVICE and "child" in event:
+            return machine.end_service(context, children, event)
+        auth = t.values["auth_context"]
+        if kind == Kind.MESSAGE and "actorId" in event:
+            return machine.hear(context, children, event, event["actorId"], auth)
+        asks = kind in (Kind.CLIENT, Kind.MESSAGE)
+        return machine.take(context, children, event, asks=asks, auth=auth if asks else "")
 
     def _check_not_lost(
-        self, name: str, row_id: int, t: Transition, children: list[dict[str, Any]]
+        self, name: str, row_id: int, t: Transition, children: list[Json]
     ) -> None:
         for child in children:
             if self.started.get((self.uid_of[row_id], child["id"])) != t.activation:
                 self._say(f"I6 {name}: step {t.seq} before the error event of {child['id']}")
 
-    def _replay_timers(
+    def _replay_delivery(
+        self, name: str, row_id: int, t: Transition, waiting: dict[str, list[Place]]
+    ) -> None:
+        """A step that consumed a delivery."""
+        delivery_id = t.values["caused_by"]
+        if delivery_id in self.steps_by:
+            self._say(f"I7 {name}: delivery {delivery_id} was consumed twice")
+        self.steps_by[delivery_id] = row_id, t
+        book = self.database.books.get(delivery_id)
+        if book is None:
+            self._say(f"I7 {name}: step {t.seq} by a delivery that nothing has made")
+        elif t.values["kind"] == Kind.TIMER:
+            place = (book.values["source_seq"], book.values["source_n"])
+            if place not in waiting[book.values["send_id"]]:
+                self._say(f"I7 {name}: step {t.seq} by a timer that was cancelled or fired before")
+            else:
+                waiting[book.values["send_id"]].remove(place)
+        else:
+            self.mail.check_step(name, t, book)
+
+    def _replay_effects(
         self,
         name: str,
         t: Transition,
         step: machine.Step,
-        timers: dict[str, list[tuple[int, int]]],
-        books: dict[tuple[int, int], Any],
+        waiting: dict[str, list[Place]],
+        expected: dict[Place, Json],
+        books: dict[Place, Delivered],
     ) -> None:
+        """What a step has written and cancelled."""
         delivery_id = t.values["caused_by"]
-        if delivery_id is not None:
-            if delivery_id in self.timer_steps:
-                self._say(f"I7 {name}: delivery {delivery_id} was consumed twice")
-            self.timer_steps[delivery_id] = t
-            book = self.database.books.get(delivery_id)
-            if book is None:
-                self._say(f"I7 {name}: step {t.seq} by a delivery that nothing has made")
-                return
-            place = (book.values["source_seq"], book.values["source_n"])
-            if place not in timers[book.values["send_id"]]:
-                self._say(f"I7 {name}: step {t.seq} by a timer that was cancelled or fired before")
-            else:
-                timers[book.values["send_id"]].remove(place)
         fired = self.database.books[delivery_id].values["send_id"] if delivery_id else None
         for n, effect in enumerate(step.effects):
-            waiting = timers[effect["id"]]
-            if effect["t"] == "timer":
-                waiting.append((t.seq, n))
+            if effect["t"] != "cancel":
+                expected[t.seq, n] = effect
+                if effect["t"] == "timer":
+                    waiting[effect["id"]].append((t.seq, n))
             elif effect["id"] != fired:
-                self._cancel_latest(name, t, waiting, books)
+                cancelled = self._cancel_latest(name, t, waiting[effect["id"]], books)
+                if cancelled is not None:
+                    del expected[cancelled]
 
     def _cancel_latest(
         self,
         name: str,
         t: Transition,
-        waiting: list[tuple[int, int]],
-        books: dict[tuple[int, int], Any],
-    ) -> None:
+        waiting: list[Place],
+        books: dict[Place, Delivered],
+    ) -> Place | None:
         """A step cancels the latest timer that still waits: others are consumed, dead or gone."""
         for place in reversed(waiting):
             book = books.get(place)
             if book is not None and book.ended_at is not None:
                 if book.ended_at < t.at:
                     continue
-                if book.end == "consumed" and json.loads(book.values["event"])["type"] == "noop":
-                    continue  # in the same batch, before this step
+                if book.end == "consumed" and book.ended_at == t.at:
+                    is_ours = book.consumer == t.values["instance_id"]
+                    if not is_ours or json.loads(book.values["event"])["type"] == "noop":
+                        continue  # in the same batch, before this step
             if book is not None and book.end not in ("cancelled", "deleted"):
                 self._say(f"I7 {name}: step {t.seq} did not cancel the timer of {place}")
             # Without a row: it was set and cancelled in one batch.
             waiting.remove(place)
-            return
+            return place
+        return None
 
     def _check_pace(self, name: str, history: list[Transition]) -> None:
         """A machine that wakes itself without end is slowed down."""
@@ -247,21 +305,37 @@ class Checker:
             values = book.values
             event = json.loads(values["event"])
             name = f"delivery {id_} ({event['type']}, of step {values['source_seq']})"
-            step = self.timer_steps.get(id_)
-            if (step is not None) != (book.end == "consumed"):
-                if step is not None or event["type"] not in UNCHANGED_TYPES:
-                    self._say(f"I7 {name}: ended as {book.end or 'pending'}, with step {step}")
-            if step is not None and step.at != book.ended_at:
+            row_id, step = self.steps_by.get(id_, (0, None))
+            if step is not None and book.end != "consumed":
+                self._say(f"I7 {name}: ended as {book.end or 'pending'}, with step {step}")
+            elif step is None and book.end == "consumed" and not self._changes_nothing(book):
+                self._say(f"I7 {name}: was consumed without a step")
+            if step is not None and (step.at != book.ended_at or row_id != book.consumer):
                 self._say(f"I7 {name}: was consumed by another commit than that of its step")
             if step is not None and not self.has_clock_steps:
                 early_ms = values["due_at"] - (START_MS + step.at * 1000)
                 # One that was put off while another server had it may still come at its first time.
-                if early_ms > EARLY_MS:
+                has_failed_here = self.database.fails_answered[id_, step.activation[0]]
+                if early_ms > EARLY_MS and (has_failed_here or not book.failures):
                     self._say(f"{name}: fired {early_ms:.0f} ms too early")
-            if book.end == "dead" and event["type"] != "throw":
-                self._say(f"P6 {name}: became a dead letter for no fault of its own")
             if book.end == "" and values["due_at"] < min(now_ms - OVERDUE_MS, HELD_MS):
                 self._say(f"I8 {name}: overdue by {now_ms - values['due_at']} ms")
+
+    def _changes_nothing(self, book: Delivered) -> bool:
+        """Whether a delivery that was consumed without a transition had nothing to change."""
+        event, auth = json.loads(book.values["event"]), book.values["auth_context"]
+        history = self.database.instances[book.consumer].history
+        before = [t for t in history if t.at < (book.ended_at or 0)]
+        for t in [*before[-1:], *(t for t in history if t.at == book.ended_at)]:
+            context, children = json.loads(t.values["context"]), json.loads(t.children)
+            if book.values["kind"] == DeliveryKind.CHILD_DONE:
+                step = machine.hear(context, children, event, event["id"], auth)
+            else:
+                asks = book.values["kind"] != DeliveryKind.TIMER
+                step = machine.take(context, children, event, asks=asks, auth=auth)
+            if step.code == machine.UNCHANGED:
+                return True
+        return False
 
     # ------------------------------------------------------------------ what clients were told
 
@@ -334,18 +408,18 @@ class Checker:
         elif kind == "InstancePaused":
             is_fair = any(
                 self._overlaps(request, start, end)
-                for instance in self._instances(client.slug)
+                for instance in self._instances(client)
                 for start, end in _not_running(instance, PAUSED)
             )
         elif kind in ("InstanceNotFound", "InstanceDeleted"):
             is_fair = not any(
                 born <= request.sent_at and died >= (request.answered_at or 0)
-                for born, died in map(_lifetime, self._instances(client.slug))
+                for born, died in map(_lifetime, self._instances(client))
             )
         elif kind == "InstanceExists":
             is_fair = any(
                 self._overlaps(request, born, died)
-                for born, died in map(_lifetime, self._instances(client.slug))
+                for born, died in map(_lifetime, self._instances(client))
             )
         elif kind not in ("Unavailable", "OutcomeUnknown", "MachineOverLimit", "MailboxFull"):
             is_fair = False
@@ -357,16 +431,18 @@ class Checker:
         context = json.loads(t.values["context"])
         return machine.take(context, json.loads(t.children), event, asks=True)
 
-    def _instances(self, slug: str) -> Iterator[Instance]:
-        return (one for one in self.database.instances.values() if one.slug == slug)
+    def _instances(self, client: Client) -> Iterator[Instance]:
+        for one in self.database.instances.values():
+            if one.slug == client.slug and one.values["machine_id"] == client.machine_id:
+                yield one
 
     def _history(self, request: Request) -> Iterator[Transition]:
-        for instance in self._instances(request.client.slug):
+        for instance in self._instances(request.client):
             yield from instance.history
 
     def _states(self, request: Request) -> Iterator[Transition]:
         """What was the latest at some moment between the request and its answer."""
-        for instance in self._instances(request.client.slug):
+        for instance in self._instances(request.client):
             history = instance.history
             for n, t in enumerate(history):
                 until = history[n + 1].at if n + 1 < len(history) else self.end
@@ -396,19 +472,6 @@ def _not_running(instance: Instance, *kinds: int) -> Iterator[tuple[float, float
             if was and (not kinds or was in kinds):
                 yield since, at
             since, was = at, status
-
-
-def _step(t: Transition, context: dict[str, Any], children: list[dict[str, Any]]) -> machine.Step:
-    event = json.loads(t.values["event"])
-    kind = t.values["kind"]
-    if kind == Kind.INIT:
-        given = {"uid": json.loads(t.values["context"])["uid"]}
-        return machine.begin(given)
-    if kind == Kind.LOST_SERVICE:
-        return machine.lose_service(context, children, event["service"])
-    if kind == Kind.SERVICE and "child" in event:
-        return machine.end_service(context, children, event)
-    return machine.take(context, children, event, asks=kind == Kind.CLIENT)
 
 
 def problems_of(life: Life) -> list[str]:

@@ -16,7 +16,7 @@ from instances.engine.core import Engine
 from instances.engine.forwarding import Forwarder, Signer, signing_key
 from instances.engine.membership import Membership
 from instances.engine.node import EngineNode
-from instances.engine.operations import Operation, Outcome
+from instances.engine.operations import Delivery, Operation, Outcome
 from instances.engine.postgres_session import DatabaseError
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.timers import Timers
@@ -35,6 +35,17 @@ PATIENCE = [
     (postgres_store, "CLAIM_MS", 6_000),
     (membership, "LOOK_EVERY_S", 0.5),
 ]
+
+
+class SimulatedStore(PostgresStore):
+    """Tells the database of attempts that are to be counted, also of those that never come there."""
+
+    database: Database
+    process: Process
+
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
+        self.database.fails_begun[delivery.id, self.process.number] += 1
+        super().fail(delivery, error, done)
 
 
 class SimulatedNode(EngineNode):
@@ -75,12 +86,13 @@ class SimulatedNode(EngineNode):
             self.engine.on_commit(outcomes)
 
         while True:
-            self.postgres = self.store = PostgresStore(
+            self.postgres = self.store = store = SimulatedStore(
                 self.link,  # type: ignore[arg-type]
                 "",
                 on_commit=on_commit,
                 on_replaced=lambda: self.membership.fence(),
             )
+            store.database, store.process = self.link.database, self.process
             self.store.has_other_writers = self.has_other_writers
             self.pool = SimulatedPool(world, self)  # type: ignore[assignment]
             self.timers = Timers(self.store, self.clock, self._deliver)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.instances.engine.simulation.node import SimulatedNode
 
 STATE = '{"state":"counting","tags":[],"done":false}'
+STATE_DONE = '{"state":"counting","tags":[],"done":true}'
 ERROR = json.dumps({"name": "Error", "message": "no", "stack": "at x"})
 WATCHDOG_S = 8.0
 
@@ -91,7 +92,7 @@ class SimulatedRunner:
         elif kind == "C":
             given = json.loads(fields[4])
             live = self.live[fields[1]] = Live(fields[1], {}, [])
-            self._record(live, fields[2], machine.begin(given))
+            self._record(live, fields[2], machine.begin(given, fields[6]))
         elif live is None:
             self._say(fields[2], "4", "", "", "", "", "", "", "", "0")
         else:
@@ -110,9 +111,18 @@ class SimulatedRunner:
                 step = self._take_from_inbox(live, what)
             elif kind == "O":
                 step = machine.lose_service(live.context, live.children, json.loads(what))
+            elif kind == "N":
+                child, auth = fields[4:]
+                told = json.loads(what), json.loads(child), auth
+                step = machine.hear(live.context, live.children, *told)
             else:
+                auth = fields[4] if kind == "S" else ""
                 event = json.loads(what)
-                step = machine.take(live.context, live.children, event, asks=kind == "S")
+                step = machine.take(
+                    live.context, live.children, event, asks=kind == "S", auth=auth
+                )
+            if step.code in (machine.DENIED, machine.THREW):
+                self.world.note("refused", self.pool.node.process.number, live.aid, what)
         except Kill:
             self.kill("cpu")
             return
@@ -130,7 +140,7 @@ class SimulatedRunner:
             self._say(rid, "3", ERROR, "", "", "", "", "", "", "1")
             return
         if code in (machine.DENIED, machine.UNCHANGED):
-            state = STATE if code == machine.UNCHANGED else ""
+            state = _state(live.context) if code == machine.UNCHANGED else ""
             self._say(rid, str(code), state, "", "", "", "", "", "", "1")
             return
         live.context, live.children = step.context, step.children
@@ -140,7 +150,7 @@ class SimulatedRunner:
         self._say(
             rid,
             str(code),
-            STATE,
+            _state(step.context),
             "",
             json.dumps(step.context),
             json.dumps(step.context["public"]),
@@ -238,6 +248,10 @@ class SimulatedRunner:
             self.kill("watchdog")
         else:
             self.world.call_in(WATCHDOG_S - silent_s + 0.001, self._watch)
+
+
+def _state(context: Json) -> str:
+    return STATE_DONE if context.get("done") else STATE
 
 
 class SimulatedPool:
