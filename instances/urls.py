@@ -17,5 +17,6 @@ urlpatterns = [
     path(f"{INSTANCE}/send", acting.instance_send, name="instance-send"),
     path(f"{INSTANCE}/pause", acting.instance_pause, name="instance-pause"),
     path(f"{INSTANCE}/delete", acting.instance_delete, name="instance-delete"),
+    path(f"{INSTANCE}/upgrade", acting.instance_upgrade, name="instance-upgrade"),
     path(f"{INSTANCE}/timers/<int:timer>", acting.instance_timer, name="instance-timer"),
 ]

@@ -210,9 +210,7 @@ class Checker:
         asks = kind in (Kind.CLIENT, Kind.MESSAGE)
         return machine.take(context, children, event, asks=asks, auth=auth if asks else "")
 
-    def _check_not_lost(
-        self, name: str, row_id: int, t: Transition, children: list[Json]
-    ) -> None:
+    def _check_not_lost(self, name: str, row_id: int, t: Transition, children: list[Json]) -> None:
         for child in children:
             if self.started.get((self.uid_of[row_id], child["id"])) != t.activation:
                 self._say(f"I6 {name}: step {t.seq} before the error event of {child['id']}")
