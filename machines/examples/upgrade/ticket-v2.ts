@@ -39,7 +39,7 @@ export default setup({
           },
         },
         waiting: {
-          after: { 120_000: "#ticket.closed" },
+          after: { 600_000: "#ticket.closed" },
           on: { reply: "open" },
         },
       },

@@ -30,8 +30,8 @@ export default setup({
       },
     },
     waiting: {
-      // Nobody answers for two minutes: the case is closed. (A real one would wait for days.)
-      after: { 120_000: "closed" },
+      // Nobody answers for ten minutes: the case is closed. (A real one would wait for days.)
+      after: { 600_000: "closed" },
       on: { reply: "open" },
     },
     closed: { type: "final" },
