@@ -463,11 +463,11 @@ for (const old of bundles("persistent5", "persistent4").filter(({ name }) => !/,
       };
 
       assert.equal(upgraded.last.effects, "");
-      assert.deepEqual(await told("up"), [{ t: "send", to: PARENT, event: { type: "UP" } }]);
       const [again] = await told("childSaysHi");
       assert.equal(again.to.machineInstanceName, child.src.machineInstanceName);
       assert.equal((await told("call"))[0].to.machineInstanceName, "ward-1");
       assert.deepEqual((await told("leave")).at(-1), { t: "stop", id: "child" });
+      assert.deepEqual(await told("up"), [{ t: "send", to: PARENT, event: { type: "UP" } }]);
     });
   }
 }
