@@ -472,6 +472,33 @@ for (const old of bundles("persistent5", "persistent4").filter(({ name }) => !/,
   }
 }
 
+for (const old of bundles("features5", "features4").filter(({ name }) => !/,/.test(name))) {
+  for (const next of bundles("features5", "features4")) {
+    test(`${old.name} to ${next.name}: timers and deep history, of any copy`, async () => {
+      const source = await Process.start(old.cjs, old.externals);
+      const target = await Process.start(next.cjs, next.externals);
+      learn(target, SAME, "(path) => path");
+      const main = ({ value }: Instance) => value.main;
+
+      const timed = await instanceOf(source, ["TIMED"]);
+      const description = JSON.parse((await timed.describe()).state);
+      const later = await timed.upgraded(target, [SAME]);
+      await later.fireNext();
+      const left = await instanceOf(source, ["HIST", "NEXT", "NEXT", "OUT"]);
+      const back = await left.upgraded(target, [SAME]);
+      await back.send({ type: "RET" });
+
+      assert.deepEqual(
+        description.timers.map(({ id }: Any) => id).toSorted(),
+        timed.timers.map(({ id }) => id).toSorted(),
+      );
+      assert.equal(main(later), "idle");
+      assert.deepEqual(later.timers, []);
+      assert.deepEqual(main(back), { deep: { h2: "d2" } });
+    });
+  }
+}
+
 test("references to services that are gone stay references", async () => {
   const old = await start5(
     `exports.default = setup({ actors: { job: fromPromise(async () => 42) } }).createMachine({

@@ -126,7 +126,13 @@ async def test_migration_is_told_once_however_many_ask_at_the_same_time(engine):
     await with_counters(engine)
     sent: list[bytes] = []
     runner = await engine.acquire(2)
-    runner.send = lambda line, send=runner.send: (sent.append(line), send(line))
+    send = runner.send
+
+    def note_and_send(line: bytes) -> None:
+        sent.append(line)
+        send(line)
+
+    runner.send = note_and_send
 
     runners = await asyncio.gather(*(engine.acquiring_upgrader(2, 7) for _ in range(5)))
 
