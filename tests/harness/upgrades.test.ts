@@ -253,6 +253,21 @@ for (const [from, to] of WAYS) {
     assert.deepEqual(deep.value, { top: { a: { r: "k" } } });
   });
 
+  test(`${way}: history inside of a state without one lasts while other events come`, async () => {
+    const config =
+      `initial: "p", context: {}, on: { LEAVE: ".out", BACK: ".p.x.hist", TICK: ".out" },
+      states: { out: { on: { TICK: "out" } }, p: { type: "parallel", states: {
+        x: { initial: "x1", states: { x1: { on: { GO: "x2" } }, x2: {}, hist: { type: "history" } } }, y: {} } } }`;
+    const instance = await instanceOf(await version(from, config), ["GO", "LEAVE"]);
+
+    const upgraded = await instance.upgraded(await version(to, config), [SAME]);
+    for (const type of ["TICK", "TICK", "BACK"]) {
+      await upgraded.send({ type });
+    }
+
+    assert.deepEqual(upgraded.value, { p: { x: "x2", y: {} } });
+  });
+
   test(`${way}: history of a state that is no more is forgotten`, async () => {
     const old = await version(
       from,
