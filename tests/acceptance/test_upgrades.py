@@ -181,6 +181,40 @@ def test_a_failing_migration_leaves_the_instance_as_it_was(site: Site, parcels: 
     assert answer.json["publicContext"] == {"owner": "fragile", "touched": 11, "upgraded": True}
 
 
+@pytest.mark.parametrize(
+    ("owner", "event", "outcome", "text"),
+    [
+        (
+            "ada",
+            "load",
+            "changed",
+            "from `packed.box.open`, `packed.label.blank` to `away.moving`.",
+        ),
+        ("ada", "deliver", "unchanged", "`deliver` is not handled in `packed.box.open`"),
+        (
+            "fragile",
+            "load",
+            "failed",
+            "The upgrade to the desired version failed: `Error: a fragile",
+        ),
+    ],
+)
+def test_an_explanation_tells_the_upgrade_and_the_event_apart(
+    site: Site, owner: str, event: str, outcome: str, text: str
+):
+    parcels = make_parcels(site)
+    parcels.create("one", owner)
+    parcels.desire("one")
+
+    path = f"/machines/{parcels.machine}/i/one/events?explain=1"
+    explanation = site.request("POST", path, {"event": event}).json["explanation"]
+
+    assert explanation["outcome"] == outcome
+    assert text in explanation["text"]
+    was_upgraded = explanation["text"].startswith("The instance was upgraded to its desired")
+    assert was_upgraded == (outcome != "failed")
+
+
 def test_a_version_without_a_path_is_refused(site: Site, parcels: Parcels):
     parcels.create("one")
     parcels.desire("one")

@@ -253,6 +253,21 @@ for (const [from, to] of WAYS) {
     assert.deepEqual(deep.value, { top: { a: { r: "k" } } });
   });
 
+  test(`${way}: history inside of a state without one lasts while other events come`, async () => {
+    const config =
+      `initial: "p", context: {}, on: { LEAVE: ".out", BACK: ".p.x.hist", TICK: ".out" },
+      states: { out: { on: { TICK: "out" } }, p: { type: "parallel", states: {
+        x: { initial: "x1", states: { x1: { on: { GO: "x2" } }, x2: {}, hist: { type: "history" } } }, y: {} } } }`;
+    const instance = await instanceOf(await version(from, config), ["GO", "LEAVE"]);
+
+    const upgraded = await instance.upgraded(await version(to, config), [SAME]);
+    for (const type of ["TICK", "TICK", "BACK"]) {
+      await upgraded.send({ type });
+    }
+
+    assert.deepEqual(upgraded.value, { p: { x: "x2", y: {} } });
+  });
+
   test(`${way}: history of a state that is no more is forgotten`, async () => {
     const old = await version(
       from,
@@ -463,11 +478,38 @@ for (const old of bundles("persistent5", "persistent4").filter(({ name }) => !/,
       };
 
       assert.equal(upgraded.last.effects, "");
-      assert.deepEqual(await told("up"), [{ t: "send", to: PARENT, event: { type: "UP" } }]);
       const [again] = await told("childSaysHi");
       assert.equal(again.to.machineInstanceName, child.src.machineInstanceName);
       assert.equal((await told("call"))[0].to.machineInstanceName, "ward-1");
       assert.deepEqual((await told("leave")).at(-1), { t: "stop", id: "child" });
+      assert.deepEqual(await told("up"), [{ t: "send", to: PARENT, event: { type: "UP" } }]);
+    });
+  }
+}
+
+for (const old of bundles("features5", "features4").filter(({ name }) => !/,/.test(name))) {
+  for (const next of bundles("features5", "features4")) {
+    test(`${old.name} to ${next.name}: timers and deep history, of any copy`, async () => {
+      const source = await Process.start(old.cjs, old.externals);
+      const target = await Process.start(next.cjs, next.externals);
+      learn(target, SAME, "(path) => path");
+      const main = ({ value }: Instance) => value.main;
+
+      const timed = await instanceOf(source, ["TIMED"]);
+      const description = JSON.parse((await timed.describe()).state);
+      const later = await timed.upgraded(target, [SAME]);
+      await later.fireNext();
+      const left = await instanceOf(source, ["HIST", "NEXT", "NEXT", "OUT"]);
+      const back = await left.upgraded(target, [SAME]);
+      await back.send({ type: "RET" });
+
+      assert.deepEqual(
+        description.timers.map(({ id }: Any) => id).toSorted(),
+        timed.timers.map(({ id }) => id).toSorted(),
+      );
+      assert.equal(main(later), "idle");
+      assert.deepEqual(later.timers, []);
+      assert.deepEqual(main(back), { deep: { h2: "d2" } });
     });
   }
 }

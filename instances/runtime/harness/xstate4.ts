@@ -66,6 +66,7 @@ import {
   leavesOf,
   type Path,
   type Remembered,
+  stateAt,
   type StateShape,
   statesIn,
   unmoved,
@@ -194,16 +195,33 @@ export class XState4 implements Adapter {
     const isActive = new Set(statesIn(active));
     const outsideIn = remembered.toSorted((a, b) => a.parent.path.length - b.parent.path.length);
     for (const { parent, inside } of outsideIn) {
-      const place = historyAt(tree, parent.path);
-      if (place !== undefined && !isActive.has(parent)) { // active ones are in the state's value
-        const node = parent.path.reduce<StateNode>(
+      if (!isActive.has(parent)) { // those that are active are in the state's value
+        const node = parent.path.reduce(
           (node, key) => node.states[key]!,
-          this.machine,
+          this.machine as StateNode,
         );
-        Object.assign(place, node.historyValue(valueOf(inside)));
+        Object.assign(historyAt(tree, parent.path)!, node.historyValue(valueOf(inside)));
+        this.#tellAround(tree, parent.path, isActive);
       }
     }
     return tree;
+  }
+
+  /** XState 4 goes by the states around: what they say to have had inside has to be the same. */
+  #tellAround(tree: HistoryTree, path: Path, isActive: ReadonlySet<StateShape>): void {
+    for (let depth = path.length - 1; depth >= 0; depth--) {
+      const around = path.slice(0, depth);
+      const outer = historyAt(tree, around)!;
+      const key = path[depth]!;
+      const { current } = outer;
+      if (
+        isActive.has(stateAt(this.shape, around)!) || typeof current === "string" ||
+        !Object.hasOwn(current, key)
+      ) {
+        return;
+      }
+      outer.current = { ...current, [key]: outer.states![key]!.current };
+    }
   }
 
   delayOf({ source }: After, context: unknown): unknown {

@@ -151,12 +151,14 @@ export class XState5 implements Adapter {
       const { idMap } = this.#machine;
       const state = idMap.get(id);
       const parent = state?.parent;
-      const paths = nodeIds.flatMap((nodeId) => idMap.has(nodeId) ? [idMap.get(nodeId)!.path] : []);
+      const nodes = nodeIds.flatMap((nodeId) => idMap.get(nodeId) ?? [])
+        .toSorted((a, b) => a.order - b.order);
       const isBetterKnown = parent !== undefined && found.has(parent) && state!.history !== "deep";
-      if (parent === undefined || paths.length === 0 || isBetterKnown) {
+      if (parent === undefined || nodes.length === 0 || isBetterKnown) {
         continue;
       }
       // A shallow one knows children of its parent only: they would begin with their initial states.
+      const paths = nodes.map(({ path }) => path);
       const inside = activeIn(stateAt(this.shape, parent.path)!, unmoved(paths));
       found.set(parent, { at: parent.path, leaves: leafStatesIn(inside).map(({ path }) => path) });
     }

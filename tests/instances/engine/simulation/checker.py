@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from instances.engine.holding import HELD_MS
 from instances.engine.operations import DeliveryKind, Kind
-from tests.instances.engine.simulation import machine
+from tests.instances.engine.simulation import machine, versions
 from tests.instances.engine.simulation.clock import START_MS
 from tests.instances.engine.simulation.database import (
     DELETED,
@@ -25,6 +25,7 @@ from tests.instances.engine.simulation.database import (
 from tests.instances.engine.simulation.life import Client, Life, Request
 from tests.instances.engine.simulation.machine import Json
 from tests.instances.engine.simulation.mail import Mail
+from tests.instances.engine.simulation.upgrades import Upgrades
 
 EXTERNAL = (Kind.CLIENT, Kind.TIMER, Kind.MESSAGE)
 OVERDUE_MS = 1_500
@@ -58,6 +59,7 @@ class Checker:
                 place = (book.values["source_seq"], book.values["source_n"])
                 self.books[book.values["source_id"]][place] = book
         self.mail = Mail(self)
+        self.upgrades = Upgrades(self)
 
     def check(self) -> list[str]:
         for failure in self.life.world.failures:
@@ -151,6 +153,7 @@ class Checker:
             for t in history:
                 if start < t.at < end:
                     self._say(f"I11 {name}: step {t.seq} while it was paused or deleted")
+        self.upgrades.check_end(name, instance)
         self._replay(name, row_id, history)
         self._check_pace(name, history)
 
@@ -162,10 +165,11 @@ class Checker:
         books = self.books[row_id]
         expected: dict[Place, Json] = {}
         hops = 0
-        for t in history:
+        for before, t in zip([None, *history], history, strict=False):
+            self.upgrades.check_version(name, self.database.instances[row_id], t, before)
             if t.values["kind"] in EXTERNAL and children:
                 self._check_not_lost(name, row_id, t, children)
-            step = self._step(t, context, children)
+            step = self._step(t, context, children, before)
             if step.code not in (machine.CHANGED, machine.CHANGED_WITH_EFFECTS):
                 self._say(f"P1 {name}: step {t.seq} could not happen on the state before it")
                 return
@@ -194,8 +198,15 @@ class Checker:
             if book.end == "" and place not in expected:
                 self._say(f"I7 {name}: the delivery of step {place} should have ended")
 
-    def _step(self, t: Transition, context: Json, children: list[Json]) -> machine.Step:
+    def _step(
+        self, t: Transition, context: Json, children: list[Json], before: Transition | None
+    ) -> machine.Step:
         """The step of a transition, computed anew."""
+        if t.values["kind"] == Kind.UPGRADE and before is not None:
+            return self.upgrades.step(t, context, before.values["version_id"])
+        return versions.signed(self._plain_step(t, context, children), t.values["version_id"])
+
+    def _plain_step(self, t: Transition, context: Json, children: list[Json]) -> machine.Step:
         event = json.loads(t.values["event"])
         kind = t.values["kind"]
         if kind == Kind.INIT:
@@ -208,7 +219,10 @@ class Checker:
         if kind == Kind.MESSAGE and "actorId" in event:
             return machine.hear(context, children, event, event["actorId"], auth)
         asks = kind in (Kind.CLIENT, Kind.MESSAGE)
-        return machine.take(context, children, event, asks=asks, auth=auth if asks else "")
+        version = t.values["version_id"]
+        return machine.take(
+            context, children, event, asks=asks, auth=auth if asks else "", version=version
+        )
 
     def _check_not_lost(self, name: str, row_id: int, t: Transition, children: list[Json]) -> None:
         for child in children:
@@ -248,7 +262,10 @@ class Checker:
         delivery_id = t.values["caused_by"]
         fired = self.database.books[delivery_id].values["send_id"] if delivery_id else None
         for n, effect in enumerate(step.effects):
-            if effect["t"] != "cancel":
+            if effect["t"] == "rename":
+                if self.upgrades.check_renamed(name, t, n, effect, waiting, books):
+                    expected[t.seq, n] = effect
+            elif effect["t"] != "cancel":
                 expected[t.seq, n] = effect
                 if effect["t"] == "timer":
                     waiting[effect["id"]].append((t.seq, n))
@@ -358,8 +375,9 @@ class Checker:
         if request.answers != 1:
             self._say(f"{name}: {request.answers} answers")
             return
-        if client.what in ("pause", "resume", "delete"):
+        if client.what in ("pause", "resume", "delete", "desire"):
             return
+        self.upgrades.check_request(name, client, request)
         if request.outcome == "ok":
             self._check_ok(name, client, request, steps)
         elif request.outcome == "error":
@@ -403,6 +421,11 @@ class Checker:
             is_fair = client.what == "throw"
         elif kind == "ContextTooLarge":
             is_fair = client.what == "big"
+        elif kind == "MigrationFailed":
+            is_fair = any(
+                self.upgrades.may_fail(instance, request.sent_at, request.answered_at or 0)
+                for instance in self._instances(client)
+            )
         elif kind == "InstancePaused":
             is_fair = any(
                 self._overlaps(request, start, end)

@@ -19,6 +19,7 @@ from instances.engine.holding import HELD_MS, Resume, planned_ms
 from instances.engine.operations import DeliveryKind
 from instances.engine.plan import DUE_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS, Plan
 from instances.engine.postgres_sql import LEASE_FAR_MS
+from tests.instances.engine.simulation import versions
 from tests.instances.engine.simulation.clock import START_MS, World
 
 Row = tuple[bytes | None, ...]
@@ -51,6 +52,15 @@ class Transition:
 
 
 @dataclass(slots=True)
+class Desire:
+    """Somebody has set the desired version of an instance."""
+
+    at: float
+    version: int | None
+    acknowledged_at: float = float("inf")
+
+
+@dataclass(slots=True)
 class Instance:
     values: dict[str, Any]
     history: list[Transition] = field(default_factory=list)
@@ -58,6 +68,7 @@ class Instance:
     statuses: list[tuple[float, int]] = field(default_factory=list)
     slug: str = ""  # that it was made under
     machine: str = ""
+    desires: list[Desire] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -126,6 +137,10 @@ class Database:
         checks_seq = "t.seq = x.base" in text
         checks_status = "t.status = 0" in text
         checks_deliveries = "t.id NOT IN (SELECT row_id FROM lacking)" in text
+        bars_steps = "x.version <> 0 OR t.desired_version_id IS NULL" in text
+        bars_refusals = "x.is_inner <> 0 OR t.desired_version_id IS NULL" in text
+        bars_upgrades = "t.desired_version_id = x.version" in text
+        bars_unsettled = "t.desired_version_id = x.version AND t.children = '[]'" in text
         existing = {id_ for _, id_ in batch.consumed if id_ in self.deliveries}
         lacking: set[Any] = set()
         if checks_deliveries:
@@ -139,6 +154,14 @@ class Database:
             if checks_seq and values["seq"] != base:
                 continue
             if checks_status and values["status"] != RUNNING:
+                continue
+            desired, is_settled = values["desired_version_id"], values["children"] == "[]"
+            version = batch.wanted_version(activation)
+            if bars_steps and version == 0 and desired is not None and is_settled:
+                continue
+            if bars_upgrades and version > 0 and desired != version:
+                continue
+            if bars_unsettled and version > 0 and not is_settled:
                 continue
             self._check_keys(batch, activation.row_id)
             moved.append((instance, activation, last))
@@ -159,7 +182,15 @@ class Database:
             instance = self.instances.get(activation.row_id or 0)
             if instance is None or activation.row_id in lacking:
                 continue
-            if instance.values["seq"] == seq and instance.values["status"] == RUNNING:
+            values = instance.values
+            is_barred = (
+                bars_refusals
+                and activation not in batch.inner
+                and values["desired_version_id"] is not None
+                and values["children"] == "[]"
+                and not values["state"].endswith('"done":true}')
+            )
+            if values["seq"] == seq and values["status"] == RUNNING and not is_barred:
                 done[activation.row_id] = activation
         # From here on nothing is refused any more.
         for instance, activation, last in moved:
@@ -174,9 +205,13 @@ class Database:
                 settle_deadline=last.deadline_ms,
                 owner=batch.node,
             )
+            if activation in batch.upgrades:
+                instance.values["version_id"] = activation.version_id
+                if "desired_version_id = CASE" in text:
+                    instance.values["desired_version_id"] = None
         for row, activation in made:
             values = dict(zip(INSTANCE, row, strict=True))
-            values.update(status=RUNNING, seq=1, owner=batch.node)
+            values.update(status=RUNNING, seq=1, owner=batch.node, desired_version_id=None)
             done[values["id"]] = activation
             machine = self._machine_name(values["machine_id"])
             self.instances[values["id"]] = Instance(values, slug=values["slug"], machine=machine)
@@ -189,8 +224,11 @@ class Database:
                 self.books[id_].consumer = activation.row_id
                 self._end_delivery(id_, "consumed")
         cancelled = self._cancel(text, batch, done, existing)
+        cancelled += self._rename(text, batch, done)
         written = self._add_deliveries(batch, done)
         return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
+
+    _do_batch_with_upgrades = _do_batch
 
     def _check_keys(self, batch: Plan, row_id: int | None) -> None:
         column = HISTORY.index("request_key")
@@ -250,6 +288,45 @@ class Database:
                 self._end_delivery(latest, "cancelled")
                 found.append((b"1", _bytes(row_id), _bytes(latest), send_id.encode()))
         return found
+
+    def _rename(self, text: str, batch: Plan, done: dict[Any, Any]) -> list[Row]:
+        """Timers that go on under other names: all are found before any is changed."""
+        found = []
+        for operation, rename in batch.renames:
+            row_id = operation.activation.row_id
+            places = [
+                (d["source_seq"], d["source_n"], id_)
+                for id_, d in self.deliveries.items()
+                if (d["source_id"], d["send_id"], d["kind"]) == (row_id, rename.send_id, 0)
+            ]
+            if row_id in done and places:
+                found.append((operation, rename, max(places)[2]))
+        rows: list[Row] = []
+        for operation, rename, id_ in found:
+            values, book = dict(self.deliveries[id_]), self.books[id_]
+            self._end_delivery(id_, "renamed")
+            claim_until, claims = batch.claim(operation, values["due_at"])
+            new_id = id_ if "same id" in text else rename.delivery_id
+            if new_id == id_:
+                self.books[-id_] = self.books.pop(id_)
+            values.update(
+                id=new_id,
+                source_seq=operation.seq,
+                source_n=rename.n,
+                send_id=rename.to,
+                event=rename.event,
+                claim_until=claim_until,
+                claims=claims,
+            )
+            self.deliveries[new_id] = values
+            self.books[new_id] = Delivered(
+                values, book.created_at, values["due_at"], failures=list(book.failures)
+            )
+            numbers = f"{values['attempts']} {values['hops']}".encode()
+            row = _bytes(operation.activation.row_id)
+            rows.append((b"1", row, _bytes(id_), rename.send_id.encode()))
+            rows.append((b"3", _bytes(values["due_at"]), _bytes(new_id), numbers))
+        return rows
 
     def _add_deliveries(self, batch: Plan, done: dict[Any, Any]) -> list[Row]:
         """Resolve what is sent by name; the rows that tell where it goes."""
@@ -393,6 +470,7 @@ class Database:
                     self._address(v["owner"]),
                     _bytes(v["parent_id"]) if v["parent_id"] else None,
                     v["parent_child"].encode() if v["parent_id"] else None,
+                    _bytes(v["desired_version_id"]) if v["desired_version_id"] else None,
                 )
             )
         return rows
@@ -592,6 +670,30 @@ class Database:
     def _do_find_version(self, text: str, machine_id: int, version: bytes) -> list[Row]:
         is_there = machine_id in self.machines.values() and not version
         return [(_bytes(VERSION),)] if is_there else []
+
+    def _do_find_migrations(self, text: str, machine_id: int) -> list[Row]:
+        return [
+            (
+                *map(_bytes, migration),
+                versions.name_of(migration[1]).encode(),
+                versions.name_of(migration[2]).encode(),
+            )
+            for migration in versions.MIGRATIONS
+            if machine_id == MACHINE
+        ]
+
+    def desire(self, row_id: int, version: int | None) -> Desire | None:
+        """Set the desired version of an instance; None if it is gone."""
+        instance = self._live(row_id)
+        if instance is None:
+            return None
+        if version == instance.values["version_id"]:
+            version = None
+        instance.values["desired_version_id"] = version
+        desire = Desire(self.world.time, version)
+        instance.desires.append(desire)
+        self.world.note("desired", row_id, version)
+        return desire
 
     def _do_renew_claims(self, text: str, ids: list[int], claim_ms: int) -> list[Row]:
         until_ms = self.now_ms() + claim_ms

@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from instances.engine.errors import InstanceNotFound
 from instances.engine.holding import Resume
 from instances.engine.operations import Replayed
-from tests.instances.engine.simulation import letters
+from tests.instances.engine.simulation import letters, versions
 from tests.instances.engine.simulation.clock import World
 from tests.instances.engine.simulation.database import (
     LATE,
@@ -19,6 +20,7 @@ from tests.instances.engine.simulation.database import (
     RUNNING,
     VERSION,
     Database,
+    Desire,
     Key,
 )
 from tests.instances.engine.simulation.faults import Faults
@@ -50,6 +52,7 @@ EVENTS = {
     "kill": 0.4,
     "big": 0.4,
     **letters.KINDS,
+    **versions.KINDS,
 }
 
 
@@ -213,6 +216,54 @@ class Life:
             slug = chance.choice(letters.KID_NAMES)
             self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
 
+        for _ in range(chance.choice((0, 0, 1, 2, 4, 8))):
+            slug = chance.choice([*SLUGS, *SLUGS, *letters.KID_NAMES])
+            self.world.call_in(chance.uniform(0.2, self.seconds), self._upgrade, slug)
+
+    def _upgrade(self, slug: str) -> None:
+        """Somebody desires another version of an instance, and it gets events around that time."""
+        chance = self.world.random
+        version = chance.choices(list(versions.DESIRED), list(versions.DESIRED.values()))[0]
+        kinds = chance.choices(list(EVENTS), list(EVENTS.values()), k=chance.choice((1, 2, 4)))
+        self.world.call_in(chance.uniform(0, 0.1), self._burst, slug, kinds, False)
+        self._desire(slug, version)
+        if chance.random() < 0.2:
+            other = chance.choice((None, 1, 2, 3))
+            self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, other)
+
+    def _desire(self, slug: str, version: int | None) -> None:
+        """As the management API does it: the row, then the engine of that process, then the others
+        hear of it, or not."""
+        row_id = self._row_id((MACHINE, slug))
+        if row_id is None:
+            return
+        chance, node = self.world.random, self._some_node()
+        client = Client(self._number(), "desire", slug, {})
+        self.clients.append(client)
+        request = self._begin(client, node)
+        if request is None:
+            return
+
+        def write() -> None:
+            if not node.is_up:
+                return
+            desire = self.database.desire(row_id, version)
+            if desire is None:
+                request.set_exception(InstanceNotFound("it is gone"))
+                return
+            node.process.tell(chance.uniform(0, 0.002), reload, desire)
+            for other in self.serving():
+                if other is not node and chance.random() < 0.4:
+                    delay_s = chance.uniform(0, 0.1)
+                    other.process.tell(delay_s, other.engine.reload, (MACHINE, slug))
+
+        def reload(desire: Desire) -> None:
+            node.engine.reload((MACHINE, slug))
+            desire.acknowledged_at = self.world.time
+            request.set_result(True)
+
+        self.world.call_in(chance.uniform(0, 0.01), write)
+
     def _write_to_paused(self) -> None:
         """An instance is paused, perhaps for moments only, while another one writes to it."""
         chance = self.world.random
@@ -260,7 +311,8 @@ class Life:
     def _client(self, slug: str, kind: str) -> Client:
         chance = self.world.random
         number = self._number()
-        event = letters.details(chance, kind)
+        of = versions if kind in versions.KINDS else letters
+        event = of.details(chance, kind)
         if kind == "once":
             event = {"below": chance.randint(0, 40)}
         elif kind == "again":
@@ -366,6 +418,8 @@ class Life:
             elif self.database.instances[row_id].values["status"] == PAUSED:
                 self._administer("resume", slug)
         for (_, slug), row_id in list(self.database.names.items()):
+            if versions.is_stuck(self.database.instances[row_id].values):
+                self._desire(slug, None)
             if slug not in SLUGS and self.database.instances[row_id].values["status"] == PAUSED:
                 self._administer("resume", slug)
 

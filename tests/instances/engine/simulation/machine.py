@@ -54,8 +54,19 @@ def begin(given: Json, parent: str = "") -> Step:
     return step
 
 
-def take(context: Json, children: list[Json], event: Json, *, asks: bool, auth: str = "") -> Step:
-    """The step of an event. `asks`: its sender, `auth`, needs the authorizer's permission."""
+def take(
+    context: Json,
+    children: list[Json],
+    event: Json,
+    *,
+    asks: bool,
+    auth: str = "",
+    version: int = 0,
+) -> Step:
+    """The step of an event. `asks`: its sender, `auth`, needs the authorizer's permission.
+
+    A version knows the timers of its states only; without one, all of them are known.
+    """
     kind = event["type"]
     n = context["public"]["n"]
     if asks and (kind == "deny" or (kind == "if-even" and n % 2)):
@@ -68,8 +79,14 @@ def take(context: Json, children: list[Json], event: Json, *, asks: bool, auth: 
         raise Kill
     if kind == "noop" or (kind == "once" and n >= event["below"]):
         return Step(UNCHANGED)
+    if version and event.get("v", version) != version:
+        return Step(UNCHANGED)  # it has no such timer
     step = _changed(context, list(children), event, auth)
+    if "v" in event:
+        waits = step.context.get("waits", {})  # without: it is of another instance of that name
+        step.context["waits"] = {id_: of for id_, of in waits.items() if id_ != event["timer"]}
     _act(step, kind, event)
+    _wait(step, kind, event)
     _tell(step, kind, event)
     return step
 
@@ -137,6 +154,23 @@ def _act(step: Step, kind: str, event: Json) -> None:
         context["big"] = "x" * 400_000
     if step.after or (kind == "stop"):
         step.code = CHANGED_WITH_EFFECTS
+
+
+def _wait(step: Step, kind: str, event: Json) -> None:
+    """Set and cancel the timers of states, of which there is one each. Their names are those of the
+    version (`versions.signed`)."""
+    if kind not in ("wait", "leave"):
+        return
+    timer = event["timer"]
+    waits = dict(step.context.get("waits", {}))
+    if waits.pop(timer, None) is not None:
+        step.effects.append({"t": "cancel", "id": timer, "of_state": True})
+    if kind == "wait":
+        fired = {"type": event["then"], "of": _name(event), "timer": timer}
+        waits[timer] = fired
+        effect = {"t": "timer", "id": timer, "delay": event["ms"], "event": fired}
+        step.effects.append({**effect, "of_state": True})
+    step.context["waits"] = waits
 
 
 def _name(event: Json) -> Any:

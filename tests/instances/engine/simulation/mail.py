@@ -24,6 +24,7 @@ KINDS = {
     "send": DeliveryKind.MESSAGE,
     "spawn": DeliveryKind.SPAWN,
     "done": DeliveryKind.CHILD_DONE,
+    "rename": DeliveryKind.TIMER,
 }
 
 
@@ -61,7 +62,7 @@ class Mail:
         """What a step has declared is what the delivery says."""
         values, event = book.values, json.loads(book.values["event"])
         kind = KINDS.get(effect["t"], DeliveryKind.MESSAGE if "to" in effect else 0)
-        address = effect.get("to") or effect.get("src")
+        address = effect.get("src") if effect["t"] == "rename" else effect.get("to", effect.get("src"))
         is_right = values["kind"] == kind
         if address is not None:
             names = address["machineName"], address["machineInstanceName"]
@@ -107,11 +108,11 @@ class Mail:
     ) -> None:
         """Each message counts those that led to it, the latest of which has `hops`."""
         allowed = {hops + 1}
-        if t.values["kind"] in (Kind.SERVICE, Kind.LOST_SERVICE):
+        if t.values["kind"] in (Kind.SERVICE, Kind.LOST_SERVICE, Kind.UPGRADE):
             allowed.add(1)  # what came before the instance was loaded is forgotten
         for n, effect in enumerate(step.effects):
             book = books.get((t.seq, n))
-            if book is not None:
+            if book is not None and effect["t"] != "rename":
                 is_late = effect.get("delay", 0) >= LONG_DELAY_MS
                 if book.values["hops"] not in ({0} if is_late else allowed):
                     self.say(f"{name}: {book.values['hops']} hops in step {t.seq}, not {allowed}")
@@ -194,6 +195,8 @@ class Mail:
             return is_spawn and "machineVersionId" in event
         if code == "context-too-large":
             return bool(what == "big")
+        if code == "migration-failed":
+            return any(self.checker.upgrades.may_fail(i, since, at) for i in self._targets(book))
         lives = self._lives(book)
         if code == "conflict":
             return is_spawn and any(born <= at and died >= since for born, died in lives)

@@ -17,6 +17,7 @@ from instances.engine.forwarding import Forwarder, Signer, signing_key
 from instances.engine.membership import Membership
 from instances.engine.node import EngineNode
 from instances.engine.operations import Delivery, Operation, Outcome
+from instances.engine.plan import Plan
 from instances.engine.postgres_session import DatabaseError
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.timers import Timers
@@ -160,6 +161,10 @@ class SimulatedNode(EngineNode):
             self.pool.kill_all()  # type: ignore[attr-defined]
 
 
+def _parameters(batch: Plan) -> tuple[str, list[Any]]:
+    return "batch_with_upgrades" if batch.upgrades else "batch", [batch]
+
+
 @contextlib.contextmanager
 def simulated(world: World) -> Iterator[None]:
     """Have the real modules work on the simulated wire, with the world's chance and time."""
@@ -174,7 +179,7 @@ def simulated(world: World) -> Iterator[None]:
         for target, name, value in PATIENCE:
             put(target, name, value)
         # A plan comes to the database as it is, and parameters as Python's own.
-        put(postgres_store, "_parameters", lambda batch: ("batch", [batch]))
+        put(postgres_store, "_parameters", _parameters)
         for name in ("bigint", "bigints", "texts"):
             put(postgres_store, name, identity)
         for module in (postgres_store, membership):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.instances.engine.simulation import machine
+from tests.instances.engine.simulation import machine, versions
 from tests.instances.engine.simulation.clock import World
 from tests.instances.engine.simulation.machine import Json, Kill, Step
 
@@ -82,7 +82,15 @@ class SimulatedRunner:
             self.live[aid] = Live(aid, json.loads(context), json.loads(children))
             return
         live = self.live.get(fields[1])
-        if kind == "K":
+        if kind == "U":
+            self._upgrade(fields)
+        elif kind == "X":
+            if live is not None:
+                description = versions.describe(live.context, self.version_id)
+                self._say(fields[2], "0", json.dumps(description))
+            else:
+                self._say(fields[2], "4")
+        elif kind == "K":
             if live is not None:
                 self._on_committed(live)
         elif kind == "D":
@@ -92,11 +100,25 @@ class SimulatedRunner:
         elif kind == "C":
             given = json.loads(fields[4])
             live = self.live[fields[1]] = Live(fields[1], {}, [])
-            self._record(live, fields[2], machine.begin(given, fields[6]))
+            step = machine.begin(given, fields[6])
+            self._record(live, fields[2], versions.signed(step, self.version_id))
         elif live is None:
             self._say(fields[2], "4", "", "", "", "", "", "", "", "0")
         else:
             self._step_or_hold(live, fields)
+
+    def _upgrade(self, fields: tuple[str, ...]) -> None:
+        _, aid, rid, _, migrations, description, context = fields
+        given = json.loads(context), json.loads(migrations), json.loads(description)
+        try:
+            step = versions.upgrade(*given, self.version_id)
+        except Kill:
+            self.kill("cpu")
+            return
+        live = Live(aid, {}, [])
+        if step.code != machine.THREW:
+            self.live[aid] = live
+        self._record(live, rid, step)
 
     def _step_or_hold(self, live: Live, fields: tuple[str, ...]) -> None:
         if live.held is not None:
@@ -118,13 +140,20 @@ class SimulatedRunner:
             else:
                 auth = fields[4] if kind == "S" else ""
                 event = json.loads(what)
-                step = machine.take(live.context, live.children, event, asks=kind == "S", auth=auth)
+                step = machine.take(
+                    live.context,
+                    live.children,
+                    event,
+                    asks=kind == "S",
+                    auth=auth,
+                    version=self.version_id,
+                )
             if step.code in (machine.DENIED, machine.THREW):
                 self.world.note("refused", self.pool.node.process.number, live.aid, what)
         except Kill:
             self.kill("cpu")
             return
-        self._record(live, rid, step)
+        self._record(live, rid, versions.signed(step, self.version_id))
 
     def _take_from_inbox(self, live: Live, n: str) -> Step:
         event = live.inbox.pop(n)
@@ -279,6 +308,12 @@ class SimulatedPool:
             self.all.append(runner)
             runner.send(b"A\n")
         ready(runner, None)
+
+    def acquire_upgrader(
+        self, version_id: int, migration_ids: tuple[int, ...], ready: Callable[..., None]
+    ) -> None:
+        delay_s = self.world.random.uniform(0.0005, 0.02)  # their code is read and loaded
+        self.node.process.tell(delay_s, self.acquire, version_id, ready)
 
     def release(self, runner: SimulatedRunner) -> None:
         runner.kill("released")
