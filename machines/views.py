@@ -375,6 +375,8 @@ class Way(NamedTuple):
     """How instances of a version come to the current one."""
 
     steps: int  # migrations; 0: there is no way
+    instances: int  # that have the version
+    upgrade_url: str
     command: str  # that adds a migration
     new_url: str  # the page that does
 
@@ -386,7 +388,7 @@ def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpRes
     where = state_counts.whereabouts(found)
     versions = with_size(found.versions.select_related("created_by"))
     page = page_of(versions, "-id", request.GET.get("after"))
-    ways = ways_to_current(member, found, page.items)
+    ways = ways_to_current(member, found, page.items, where)
     context = {
         **of_machine(member, found, "versions", where),
         "rows": [
@@ -409,17 +411,23 @@ def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpRes
 
 
 def ways_to_current(
-    member: Member, machine: Machine, versions: Sequence[MachineVersion]
+    member: Member,
+    machine: Machine,
+    versions: Sequence[MachineVersion],
+    where: state_counts.Whereabouts,
 ) -> dict[int, Way]:
     """By primary key of the version; that of the current one is not there."""
     current = machine.current_version
     if current is None:
         return {}
     steps = steps_to(edges_of(machine), current.pk)
-    url = reverse("new-migration", args=[member.org.public_id, machine.slug])
+    names = [member.org.public_id, machine.slug]
+    url = reverse("new-migration", args=names)
     return {
         version.pk: Way(
             steps.get(version.pk, 0),
+            where.versions.get(version.pk, 0),
+            reverse("upgrade-page", args=[*names, version.public_id]),
             migration_command(machine, version, current),
             f"{url}?from={version.public_id}&to={current.public_id}",
         )
@@ -458,7 +466,7 @@ def version_page(request: HttpRequest, member: Member, machine: str, version: st
     where = state_counts.whereabouts(found)
     context = {
         **of_machine(member, found, "versions", where),
-        "way": ways_to_current(member, found, [shown]).get(shown.pk),
+        "way": ways_to_current(member, found, [shown], where).get(shown.pk),
         "version": shown,
         "name": version_name(shown),
         "is_current": shown.pk == found.current_version_id,

@@ -127,12 +127,16 @@ def filled_site(data_dir: Path) -> Iterator[Filled]:
             server, "", "", versions={}, key="", schedule="", migrations={}, old_versions={}
         )
         site.call("POST", "machines", {"slug": "bare"})
+        people = {"requester": "ada", "approver": "grace", "manager": "mary"}
+        for slug in ("pending", "upgraded", "third"):
+            site.call("POST", "machines/approval", {"slug": slug, "context": people}, sub="ada")
         key = site.call("POST", "keys", {"name": HOSTILE, "use": "production"})["id"]
         schedule = _fill_with_hostile(site)
         old_versions = current_versions(site)
         _deploy_second_versions(server)
         printed = run_manage_py("shell", "-v", "0", "-c", SEED, "--data", str(data_dir))
         empty_org, hostile_org, *migrations = printed.split()
+        _upgrade_some(site)
         yield Filled(
             server,
             empty_org,
@@ -170,6 +174,16 @@ def _deploy_second_versions(server: Server) -> None:
         changed = server.data_dir / f"{source.stem}-2.ts"
         changed.write_text(code)
         deploy(server, changed, "--machine", source.stem)
+
+
+def _upgrade_some(site: Filled) -> None:
+    """One instance that waits for its next event, one that has had it, and a hostile one."""
+    new = current_versions(site)
+    for machine, slug in (("approval", "pending"), ("approval", "upgraded"), ("hostile", "second")):
+        body = {"targetMachineVersionId": new[machine]}
+        site.call("PUT", f"machines/{machine}/i/{slug}/v", body)
+    event = {"event": {"type": "withdraw", "by": "ada"}}
+    site.call("POST", "machines/approval/i/upgraded/events", event, sub="ada")
 
 
 def _fill_with_hostile(site: Filled) -> str:
