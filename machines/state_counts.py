@@ -59,6 +59,11 @@ class Whereabouts:
         """How many of the version's instances are in each stored state."""
         return {state: count for (state, of), count in self.kinds.items() if of == version_id}
 
+    def living_on(self, version_id: int) -> dict[str, int]:
+        """The same without those that have reached their final state."""
+        states = self.on(version_id)
+        return {state: count for state, count in states.items() if not parse_state(state).done}
+
     def by_node(self) -> dict[str, int]:
         """The same, by the path that a drawing has: there, dots in keys are not escaped."""
         return {path.replace("\\.", "."): count for path, count in self.by_path().items()}

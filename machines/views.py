@@ -327,12 +327,7 @@ def of_machine(
             reverse("versions-page", args=[org, machine.slug]),
             f"{versions:,}",
         ),
-        Tab(
-            "migrations",
-            "Migrations",
-            reverse("migrations-page", args=[org, machine.slug]),
-            f"{machine.migrations.count():,}",
-        ),
+        Tab("migrations", "Migrations", reverse("migrations-page", args=[org, machine.slug])),
         Tab("schedules", "Schedules", reverse("schedules-page", args=[org, machine.slug])),
         Tab("settings", "Settings", reverse("machine-settings", args=[org, machine.slug])),
     ]
@@ -375,7 +370,7 @@ class Way(NamedTuple):
     """How instances of a version come to the current one."""
 
     steps: int  # migrations; 0: there is no way
-    instances: int  # that have the version
+    instances: int  # that have the version, without those that are done
     upgrade_url: str
     command: str  # that adds a migration
     new_url: str  # the page that does
@@ -426,7 +421,7 @@ def ways_to_current(
     return {
         version.pk: Way(
             steps.get(version.pk, 0),
-            where.versions.get(version.pk, 0),
+            sum(where.living_on(version.pk).values()),
             reverse("upgrade-page", args=[*names, version.public_id]),
             migration_command(machine, version, current),
             f"{url}?from={version.public_id}&to={current.public_id}",

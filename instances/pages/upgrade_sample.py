@@ -8,7 +8,6 @@ from instances.access import instances_of
 from instances.models import Instance
 from instances.pages.upgrading import Tried, try_many
 from instances.pages.words import leaves_of
-from instances.stored_state import parse_state
 from machines.models import MachineVersion
 from machines.state_counts import COUNTED_MAX, Whereabouts
 
@@ -36,12 +35,6 @@ class Sample(NamedTuple):
     fails: list[Group]  # the largest first
 
 
-def living_states(where: Whereabouts, version: MachineVersion) -> dict[str, int]:
-    """How many of its instances are in each stored state; those that are done are left out."""
-    states = where.on(version.pk)
-    return {state: count for state, count in states.items() if not parse_state(state).done}
-
-
 def shares_of(states: dict[str, int]) -> list[StateShare]:
     """By what a person calls the state, the most frequent first."""
     counts: dict[str, int] = {}
@@ -53,7 +46,7 @@ def shares_of(states: dict[str, int]) -> list[StateShare]:
 
 def sample_of(where: Whereabouts, version: MachineVersion) -> list[Instance]:
     """At most SAMPLE instances, the newest of each state; of rare states as many as of others."""
-    states = sorted(living_states(where, version).items(), key=lambda item: -item[1])[:SAMPLE]
+    states = sorted(where.living_on(version.pk).items(), key=lambda item: -item[1])[:SAMPLE]
     by_state = [_newest(where, version, state) for state, _ in states]
     chosen: list[Instance] = []
     for n in range(SAMPLE):

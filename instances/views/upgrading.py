@@ -9,13 +9,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from authz.members import Member
 from instances.pages.asked import SEE_ALL, require_scope
-from instances.pages.upgrade_sample import (
-    SAMPLE,
-    living_states,
-    sample_of,
-    shares_of,
-    try_sample,
-)
+from instances.pages.upgrade_sample import SAMPLE, sample_of, shares_of, try_sample
 from instances.pages.words import version_name
 from instances.upgrading import set_desired_versions
 from machines import state_counts
@@ -99,7 +93,7 @@ def _page(
 ) -> HttpResponse:
     machine = old.machine
     where = state_counts.whereabouts(machine)
-    states = living_states(where, old)
+    states = where.living_on(old.pk)
     org = member.org.public_id
     url = reverse("upgrade-page", args=[org, machine.slug, old.public_id])
     context |= {

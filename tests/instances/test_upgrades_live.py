@@ -154,7 +154,7 @@ def tab(person: Upgrader) -> Iterator[Any]:
     if PROGRAM is None:
         pytest.skip("there is no Chromium on this machine")
     with chromium() as browser:
-        context = browser.new_context(base_url=person.server.url)
+        context = browser.new_context(base_url=person.server.url, reduced_motion="reduce")
         session = {"name": "sessionid", "value": person.cookie("sessionid")}
         context.add_cookies([session | {"url": person.server.url}])
         tab = context.new_page()
@@ -186,3 +186,35 @@ def test_upgrade_by_keyboard_and_time_travel_across_it(tab, person):
     tab.wait_for_selector('.flow-state.is-leaf[data-node="wrapped"]')
     tab.locator('#timeline [data-seq="1"] a').click()
     tab.wait_for_selector('.flow-state.is-leaf[data-node="packed"]')
+
+
+# --- All instances of a version -----------------------------------------------------------------
+
+
+def test_sample_tells_what_works_from_what_does_not(person):
+    person.create("works")
+    person.create("too-heavy", {"type": "weigh", "weight": 13})
+    person.create("lost", {"type": "send"}, {"type": "lose"})
+    path = f"/o/{person.server.org_id}/machines/parcel/versions/{person.old}/upgrade/sample"
+
+    shown = person.open(f"{path}?to={person.new}")
+
+    assert re.search(r"\d+ would upgrade", shown)
+    assert "RangeError: too heavy: 13" in shown
+    assert "would come to no state" in shown
+    assert '/instances/too-heavy">' in shown
+
+
+def test_all_instances_of_a_version_are_upgraded_from_its_page(tab, person):
+    slug = person.create("one-of-all")
+    tab.goto(f"/o/{person.server.org_id}/machines/parcel/versions")
+
+    tab.get_by_role("link", name=re.compile("Upgrade its .* to current")).click()
+    tab.wait_for_selector("a.mono.name")
+    tab.get_by_role("button", name=re.compile("Upgrade .* instances")).click()
+    tab.wait_for_selector(":text('They upgrade before their next event')")
+
+    tab.goto(person.page(slug))
+    tab.wait_for_selector("#ihead :text('before its next event')")
+    person.call(f"machines/parcel/i/{slug}/events", {"event": {"type": "send"}})
+    tab.wait_for_selector('#timeline [data-seq="3"]')
