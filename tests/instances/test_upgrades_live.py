@@ -1,4 +1,4 @@
-"""The pages of upgrades on a real server: dry runs in the sandbox, one instance and many of them."""
+"""The pages of upgrades on a real server: dry runs in the sandbox, one instance and many."""
 
 import json
 import re

@@ -553,7 +553,7 @@ def test_signed_out_visitor_is_sent_to_sign_in(client, machine):
 # --- Actions ------------------------------------------------------------------------------------
 
 
-def test_pause_and_resume(admin, machine, fake_door):  # noqa: F811
+def test_pause_and_resume(admin, machine, fake_door):
     instance = make_life(machine)
 
     admin.post(url_of(instance, "instance-pause"), {"status": "paused"})
@@ -565,7 +565,7 @@ def test_pause_and_resume(admin, machine, fake_door):  # noqa: F811
     assert instance.status == Instance.Status.RUNNING
 
 
-def test_delete_needs_the_name(admin, machine, fake_door):  # noqa: F811
+def test_delete_needs_the_name(admin, machine, fake_door):
     instance = make_life(machine)
     url = url_of(instance, "instance-delete")
 
@@ -580,7 +580,7 @@ def test_delete_needs_the_name(admin, machine, fake_door):  # noqa: F811
 
 
 @pytest.mark.parametrize("role", [Membership.Role.READ, Membership.Role.WRITE])
-def test_only_admins_pause_and_delete(org, machine, fake_door, role):  # noqa: F811
+def test_only_admins_pause_and_delete(org, machine, fake_door, role):
     instance = make_life(machine)
     member = signed_in(org, role)
 
@@ -681,7 +681,7 @@ def test_timers_are_fired_and_cancelled(admin, machine):
     assert left.due_at < 2_000_000_000_000
 
 
-def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):  # noqa: F811
+def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):
     instance = make_life(machine)
     Instance.objects.filter(pk=instance.pk).update(status=1, paused_at=1_700_000_000_000)
     timer = make_timer(instance, "tick")
@@ -699,7 +699,7 @@ def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):  # noq
     assert Delivery.objects.get().due_at >= HELD_MS
 
 
-def test_resuming_passes_on_when_timers_fire(admin, machine, fake_door):  # noqa: F811
+def test_resuming_passes_on_when_timers_fire(admin, machine, fake_door):
     instance = make_life(machine)
     url = url_of(instance, "instance-pause")
 
