@@ -305,12 +305,11 @@ class Database:
         for operation, rename, id_ in found:
             values, book = dict(self.deliveries[id_]), self.books[id_]
             self._end_delivery(id_, "renamed")
+            if "d.hops, d.due_at," not in text:
+                values["due_at"] = operation.created_at_ms
             claim_until, claims = batch.claim(operation, values["due_at"])
-            new_id = id_ if "same id" in text else rename.delivery_id
-            if new_id == id_:
-                self.books[-id_] = self.books.pop(id_)
             values.update(
-                id=new_id,
+                id=rename.delivery_id,
                 source_seq=operation.seq,
                 source_n=rename.n,
                 send_id=rename.to,
@@ -318,14 +317,14 @@ class Database:
                 claim_until=claim_until,
                 claims=claims,
             )
-            self.deliveries[new_id] = values
-            self.books[new_id] = Delivered(
+            self.deliveries[rename.delivery_id] = values
+            self.books[rename.delivery_id] = Delivered(
                 values, book.created_at, values["due_at"], failures=list(book.failures)
             )
             numbers = f"{values['attempts']} {values['hops']}".encode()
             row = _bytes(operation.activation.row_id)
             rows.append((b"1", row, _bytes(id_), rename.send_id.encode()))
-            rows.append((b"3", _bytes(values["due_at"]), _bytes(new_id), numbers))
+            rows.append((b"3", _bytes(values["due_at"]), _bytes(values["id"]), numbers))
         return rows
 
     def _add_deliveries(self, batch: Plan, done: dict[Any, Any]) -> list[Row]:

@@ -216,8 +216,8 @@ class Life:
             slug = chance.choice(letters.KID_NAMES)
             self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
 
-        for _ in range(chance.choice((0, 0, 1, 2, 4, 8))):
-            slug = chance.choice([*SLUGS, *SLUGS, *letters.KID_NAMES])
+        for _ in range(chance.choice((0, 0, 2, 4, 8, 12))):
+            slug = chance.choice([*SLUGS, *SLUGS, *SLUGS, *letters.KID_NAMES])
             self.world.call_in(chance.uniform(0.2, self.seconds), self._upgrade, slug)
 
     def _upgrade(self, slug: str) -> None:
@@ -225,8 +225,9 @@ class Life:
         chance = self.world.random
         version = chance.choices(list(versions.DESIRED), list(versions.DESIRED.values()))[0]
         kinds = chance.choices(list(EVENTS), list(EVENTS.values()), k=chance.choice((1, 2, 4)))
-        self.world.call_in(chance.uniform(0, 0.1), self._burst, slug, kinds, False)
-        self._desire(slug, version)
+        self._burst(slug, ["wait"] * chance.choice((0, 0, 1, 2)), False)
+        self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, version)
+        self.world.call_in(chance.uniform(0, 0.2), self._burst, slug, kinds, False)
         if chance.random() < 0.2:
             other = chance.choice((None, 1, 2, 3))
             self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, other)
