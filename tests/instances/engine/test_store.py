@@ -603,6 +603,22 @@ def test_what_is_due_comes_in_the_order_in_which_each_sender_sent_it(store, loop
     assert [d.id for d in due(store, loop, (1, "b"), 2)] == [d.id for d in found[:2]]
 
 
+def test_message_is_cancelled_while_a_step_that_would_consume_it_fails(store, rows, loop, created):
+    target = activation((1, "b"))
+    sent = step(created, messages=[message("b", 1_500, send_id="m")])
+    store.put([step(target, Kind.INIT), sent])
+    loop.outcomes_of(2)
+    [delivery] = due(store, loop, (1, "b"))
+    stale = activation((1, "b"), target.row_id, 1)
+    store.put([step(target)])
+    loop.outcomes_of(1)
+
+    store.put([delivered(stale, delivery), step(created, cancels=["m"])])
+
+    assert loop.outcomes_of(2)[1] == Outcome.COMMITTED
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
 def test_message_is_consumed_once(store, rows, loop, created):
     target = activation((1, "b"))
     store.put([step(target, Kind.INIT), step(created, messages=[message("b", 1_500)])])
