@@ -306,7 +306,8 @@ class Engine:
         """Process what another node sends; it goes no further from here."""
         operation.forwarded = True
         if operation.kind is Kind.MESSAGE:
-            self.messages.wake(operation.key, forwarded=True)
+            due_ms = int(operation.event or 0)
+            self.messages.wake(operation.key, due_ms=due_ms, forwarded=True)
             operation.answer(b"{}")
         else:
             self.submit(operation)
@@ -563,7 +564,7 @@ class Engine:
             if m.key is None or m.due_at_ms >= now_ms + LOCAL_TIMER_MS:
                 continue
             if m.due_at_ms <= now_ms:
-                self.messages.wake(m.key)
+                self.messages.wake(m.key, due_ms=m.due_at_ms)
             else:
                 delivery = Delivery(m.delivery_id, m.kind, m.key, "", m.due_at_ms, 0, 1, m.send_id)
                 self.on_timers([delivery])

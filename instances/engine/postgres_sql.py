@@ -157,7 +157,9 @@ MOVED = f"""SELECT x.n, t.seq > x.seq FROM {
     _unnest("x", "n bigint, machine_id bigint, slug text, seq bigint", 1)
 } JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 # What is due for a target besides its own timers: of one sender in the order in which it was sent.
-FIND_DUE = f"""SELECT x.n, {", ".join(f"d.{column.strip()}" for column in DUE_COLUMNS.split(","))}
+# With the status of the target: while it is paused, some of it may be held already and some not.
+FIND_DUE = f"""SELECT x.n, {", ".join(f"d.{column.strip()}" for column in DUE_COLUMNS.split(","))},
+ (SELECT t.status FROM instance t WHERE t.machine_id = x.machine_id AND t.slug = x.slug)
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text, now_ms bigint", 1)},
  LATERAL (SELECT * FROM delivery e WHERE e.target_machine_id = x.machine_id
    AND e.target_slug = x.slug AND e.due_at <= x.now_ms AND e.kind <> 0

@@ -22,7 +22,8 @@ from typing import Any
 
 from instances.engine import postgres_sql as sql
 from instances.engine import scheduling
-from instances.engine.holding import Resume
+from instances.engine.errors import InstancePaused
+from instances.engine.holding import PAUSED, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
     Activation,
@@ -232,10 +233,17 @@ class PostgresStore:
                 self._post(done, error)
             return
         found: list[list[Delivery]] = [[] for _ in reads]
-        for row in rows:
-            found[_int(row[0])].append(_delivery(row[1:]))
-        for deliveries, (*_, done) in zip(found, reads, strict=True):
-            self._post(done, deliveries)
+        paused: set[int] = set()
+        for n, *columns, status in rows:
+            found[_int(n)].append(_delivery(tuple(columns)))
+            if status is not None and _int(status) == PAUSED:
+                paused.add(_int(n))
+        for n, (deliveries, (key, *_, done)) in enumerate(zip(found, reads, strict=True)):
+            if n in paused:
+                self.hold(deliveries[0].id)
+                self._post(done, InstancePaused(f"{key[1]} is paused"))
+            else:
+                self._post(done, deliveries)
 
     async def _find_key(self, instance_id: int, key: str, done: Callable[..., None]) -> None:
         try:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from instances.engine.holding import HELD_MS, Resume
+from instances.engine.errors import InstancePaused
+from instances.engine.holding import HELD_MS, PAUSED, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
     Code,
@@ -83,7 +84,9 @@ MESSAGE = f"""INSERT INTO delivery (id, kind, target_machine_id, target_machine,
  WHERE m.id=:source_machine_id AND (:kind<>3 OR p.id IS NOT NULL)
  RETURNING target_machine_id, target_slug"""
 # What is due for a target besides its own timers: of one sender in the order in which it was sent.
-FIND_DUE = f"""SELECT {DUE_COLUMNS} FROM delivery WHERE target_machine_id=? AND target_slug=?
+FIND_DUE = f"""SELECT {DUE_COLUMNS}, (SELECT t.status FROM instance t
+  WHERE t.machine_id=target_machine_id AND t.slug=target_slug)
+ FROM delivery WHERE target_machine_id=? AND target_slug=?
  AND due_at<=? AND kind<>0 ORDER BY due_at, source_seq, source_n, id LIMIT ?"""
 FIND_VERSION = """SELECT v.id FROM machines_machine m JOIN machines_machineversion v
  ON v.machine_id=m.id AND CASE WHEN :version='' THEN v.id=m.current_version_id
@@ -241,7 +244,11 @@ class SqliteStore:
         except sqlite3.Error as error:
             done(error)
             return
-        done([_delivery(row) for row in rows])
+        if rows and rows[0][-1] == PAUSED:
+            self.hold(rows[0][0])
+            done(InstancePaused(f"{key[1]} is paused"))
+        else:
+            done([_delivery(row[:-1]) for row in rows])
 
     def find_version(
         self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]

@@ -79,7 +79,11 @@ class Store(Protocol):
         limit: int,
         done: Callable[[list[Delivery] | Exception], None],
     ) -> None:
-        """What is due for a target, besides its own timers, in the order in which it was sent."""
+        """What is due for a target, besides its own timers, in the order in which it was sent.
+
+        InstancePaused if it is paused: then what is due is held. If the target resumed between this
+        and the load of its row, what is due now could overtake what had been held before.
+        """
 
     def find_machine(
         self, delivery_id: int, done: Callable[[int | Exception | None], None]
