@@ -184,11 +184,13 @@ class Database:
             if values["parent_id"]:
                 self.on_spawned(values["slug"])
         self._add_history(batch, done)
+        used = set()
         for activation, id_ in batch.consumed:
             if activation.row_id in done and id_ in existing:
+                used.add(id_)
                 self.books[id_].consumer = activation.row_id
                 self._end_delivery(id_, "consumed")
-        cancelled = self._cancel(text, batch, done, existing)
+        cancelled = self._cancel(text, batch, done, used if "FROM used" in text else existing)
         written = self._add_deliveries(batch, done)
         return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
 
@@ -575,7 +577,9 @@ class Database:
                 and d["kind"]
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
-            rows += [(_bytes(n), *self._delivery_row(d)) for d in due[:limit]]
+            id_ = self.names.get((key[0], key[1]))
+            status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
+            rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows
 
     def _do_find_machine(self, text: str, id_: int) -> list[Row]:

@@ -206,10 +206,40 @@ class Life:
             self.world.call_in(at, self._create, letters.LATE_SLUG)
         if chance.random() < 0.15:
             self.world.call_in(chance.uniform(1, self.seconds), self._publish)
+        for _ in range(chance.choice((0, 1, 2))):
+            self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_paused)
+        if self.deletes_kids > 0.5:
+            for _ in range(3):
+                self.world.call_in(chance.uniform(0.5, self.seconds), self._compete)
         for _ in range(chance.choice((0, 0, 0, 2, 4))):
             kinds = chance.choices(list(letters.KID_KINDS), list(letters.KID_KINDS.values()), k=3)
             slug = chance.choice(letters.KID_NAMES)
             self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
+
+    def _write_to_paused(self) -> None:
+        """An instance is paused while another one writes to it: for a while, or for moments."""
+        chance = self.world.random
+        to, sender = chance.sample(SLUGS, 2)
+        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "inc"}]}
+        for _ in range(8):
+            client = Client(self._number(), "tell", sender, event)
+            self.clients.append(client)
+            self.world.call_in(chance.uniform(0, 0.1), self._say, client)
+        is_long = chance.random() < 0.5
+        at = 0.0
+        for _ in range(1 if is_long else 6):
+            at += chance.uniform(0.001, 0.02)
+            self.world.call_in(at, self._administer, "pause", to)
+            at += 0.3 if is_long else chance.uniform(0.003, 0.01)
+            self.world.call_in(at, self._administer, "resume", to)
+        self.world.call_in(at + 0.1, self._administer, "resume", to)
+
+    def _compete(self) -> None:
+        """Several instances want children of the same name."""
+        event = letters.spawn(self.world.random.choice(letters.KID_NAMES))
+        for slug in SLUGS:
+            for _ in range(2):
+                self._send(Client(self._number(), "spawn", slug, event), self._some_node())
 
     def _publish(self) -> None:
         """From now on there is another machine, with an instance."""
@@ -219,7 +249,8 @@ class Life:
     def _on_spawned(self, slug: str) -> None:
         chance = self.world.random
         if chance.random() < self.deletes_kids:
-            self.world.call_in(chance.uniform(0, 0.05), self._administer, "delete", slug)
+            delay_s = chance.uniform(0, chance.choice((0.006, 0.05)))
+            self.world.call_in(delay_s, self._administer, "delete", slug)
 
     def _plan_last_words(self) -> None:
         """When all is well again, instances whose services run somewhere are told something."""
@@ -296,7 +327,9 @@ class Life:
         failed = request.outcome == "cut" or (
             request.outcome == "error" and request.error.status >= 500
         )
-        if failed and client.request_key is not None and len(client.requests) < TRIES:
+        # What begins any later may last longer than the life.
+        is_patient = len(client.requests) < TRIES and self.world.time < self.calm_from
+        if failed and client.request_key is not None and is_patient:
             delay_s = self.world.random.uniform(0.05, 1.5)
             repeat = self._create_again if client.what == "create" else self._send
             self.world.call_in(delay_s, repeat, client, self._some_node())

@@ -144,6 +144,11 @@ class Mail:
                 self.say(f"{name}: step {t.seq} was sent ({place}) before that of {seq} ({before})")
             latest[values["source_id"]] = place, t.seq
 
+    def _has_uncounted(self, id_: int) -> bool:
+        """Whether a server wanted to count an attempt and does not know whether it could."""
+        begun, answered = self.database.fails_begun, self.database.fails_answered
+        return any(begun[key] > answered[key] for key in list(begun) if key[0] == id_)
+
     def _has_failed(self, book: Delivered, t: Transition) -> bool:
         """Whether an attempt has failed, or may have without being counted before this step.
 
@@ -238,6 +243,7 @@ class Mail:
                 and before.values["target_machine"] == values["target_machine"]
                 and (before.ended_at or at) >= at
                 and not any(failed <= at for failed, _ in before.failures)
+                and not self._has_uncounted(before.values["id"])
             ):
                 return True
         return False
