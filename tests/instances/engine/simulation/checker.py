@@ -180,7 +180,8 @@ class Checker:
                 hops = 0
             if delivery_id is not None:
                 self._replay_delivery(name, row_id, t, waiting)
-                hops = self.database.books[delivery_id].values["hops"]
+                if delivery_id in self.database.books:
+                    hops = self.database.books[delivery_id].values["hops"]
             self._replay_effects(name, t, step, waiting, expected, books)
             if step.effects:
                 self.mail.check_hops(name, t, step, books, hops)
@@ -209,9 +210,7 @@ class Checker:
         asks = kind in (Kind.CLIENT, Kind.MESSAGE)
         return machine.take(context, children, event, asks=asks, auth=auth if asks else "")
 
-    def _check_not_lost(
-        self, name: str, row_id: int, t: Transition, children: list[Json]
-    ) -> None:
+    def _check_not_lost(self, name: str, row_id: int, t: Transition, children: list[Json]) -> None:
         for child in children:
             if self.started.get((self.uid_of[row_id], child["id"])) != t.activation:
                 self._say(f"I6 {name}: step {t.seq} before the error event of {child['id']}")
@@ -246,8 +245,8 @@ class Checker:
         books: dict[Place, Delivered],
     ) -> None:
         """What a step has written and cancelled."""
-        delivery_id = t.values["caused_by"]
-        fired = self.database.books[delivery_id].values["send_id"] if delivery_id else None
+        cause = self.database.books.get(t.values["caused_by"] or 0)
+        fired = cause.values["send_id"] if cause is not None else None
         for n, effect in enumerate(step.effects):
             if effect["t"] != "cancel":
                 expected[t.seq, n] = effect

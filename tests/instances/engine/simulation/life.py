@@ -264,6 +264,8 @@ class Life:
             client = Client(self._number(), "tell", sender, event)
             self.clients.append(client)
             self.world.call_in(at, self._say, client)
+        # Else what comes late could keep it unsettled beyond the end of the life.
+        self.world.call_in(2, self._burst, to, ["stop"], True)
 
     def _say(self, client: Client) -> None:
         self._ask_for(client, self._some_node())

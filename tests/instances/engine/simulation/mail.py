@@ -179,7 +179,9 @@ class Mail:
         since = book.created_at
         for at, error in book.failures:
             if not self._is_fair(book, since, at, error):
-                self.say(f"P6 delivery {id_}: its attempt at {at:.3f} failed without reason: {error}")
+                self.say(
+                    f"P6 delivery {id_}: its attempt at {at:.3f} failed without reason: {error}"
+                )
             since = at
 
     def _is_fair(self, book: Delivered, since: float, at: float, error: str) -> bool:

@@ -408,7 +408,7 @@ def forwarded_wake_lost() -> Iterator[None]:
 
 @_mutant
 def hops_not_counted() -> Iterator[None]:
-    check_step = core.check_step
+    check_step = steps.check_step
 
     def forgetful(activation: Activation, operation: Operation, *rest: Any) -> Any:
         if operation.delivery is not None:

@@ -118,9 +118,7 @@ class SimulatedRunner:
             else:
                 auth = fields[4] if kind == "S" else ""
                 event = json.loads(what)
-                step = machine.take(
-                    live.context, live.children, event, asks=kind == "S", auth=auth
-                )
+                step = machine.take(live.context, live.children, event, asks=kind == "S", auth=auth)
             if step.code in (machine.DENIED, machine.THREW):
                 self.world.note("refused", self.pool.node.process.number, live.aid, what)
         except Kill:
