@@ -219,11 +219,13 @@ class Database:
             if values["parent_id"]:
                 self.on_spawned(values["slug"])
         self._add_history(batch, done)
+        used = set()
         for activation, id_ in batch.consumed:
             if activation.row_id in done and id_ in existing:
-                self.books[id_].consumer = activation.row_id
+                used.add(id_)
+                self.books[id_].consumer = activation.row_id or 0
                 self._end_delivery(id_, "consumed")
-        cancelled = self._cancel(text, batch, done, existing)
+        cancelled = self._cancel(text, batch, done, used if "FROM used" in text else existing)
         cancelled += self._rename(text, batch, done)
         written = self._add_deliveries(batch, done)
         return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
@@ -643,16 +645,17 @@ class Database:
         limit: int,
     ) -> list[Row]:
         rows: list[Row] = []
-        for n, *key, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
+        for n, machine_id, slug, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
             due = [
                 d
                 for d in self.deliveries.values()
-                if [d["target_machine_id"], d["target_slug"]] == key
+                if d["target_slug"] == slug
+                and d["target_machine_id"] == machine_id
                 and d["due_at"] <= now_ms
                 and d["kind"]
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
-            id_ = self.names.get((key[0], key[1]))
+            id_ = self.names.get((machine_id, slug))
             status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
             rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows

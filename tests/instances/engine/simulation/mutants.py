@@ -409,7 +409,7 @@ def forwarded_wake_lost() -> Iterator[None]:
 
 @_mutant
 def hops_not_counted() -> Iterator[None]:
-    check_step = core.check_step
+    check_step = steps.check_step
 
     def forgetful(activation: Activation, operation: Operation, *rest: Any) -> Any:
         if operation.delivery is not None:
@@ -465,9 +465,7 @@ def version_still_desired_after_the_upgrade() -> Iterator[None]:
 @_mutant
 def upgraded_while_services_run() -> Iterator[None]:
     ignores = lambda row: row.desired_version_id is not None  # noqa: E731
-    anything = _without(
-        postgres_store.COMMITTING, "batch_with_upgrades", " AND t.children = '[]'"
-    )
+    anything = _without(postgres_store.COMMITTING, "batch_with_upgrades", " AND t.children = '[]'")
     with anything, _method(loading, "is_to_upgrade", ignores):
         yield
 
