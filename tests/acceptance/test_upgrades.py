@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -292,7 +293,8 @@ def test_upgrading_all_of_them_disturbs_no_event(site: Site, parcels: Parcels):
         path, body = f"/machines/{machine}/upgrades", {"to": parcels.new}
         return [site.request("POST", path, body).status for _ in range(rounds)]
 
-    statuses = together([*(partial(send, slug) for slug in slugs), upgrade_all])
+    senders: list[Callable[[], list[int]]] = [partial(send, slug) for slug in slugs]
+    statuses = together([*senders, upgrade_all])
 
     assert statuses == [[200] * rounds] * (len(slugs) + 1)
     for slug in slugs:
