@@ -205,12 +205,12 @@ class UpgradesView(ApiView):
     def post(self, request: Request, machine: str) -> Response:
         found = get_machine(self.caller, machine)
         given = self.given(UpgradeInstances)
-        from_version = given.get("from_version")
+        from_version, cursor = given.get("from_version"), given.get("cursor")
         upgrades = set_desired_versions(
-            from_version and version_of(found, from_version, "from"),
+            version_of(found, from_version, "from") if from_version else None,
             version_of(found, given["to_version"], "to"),
-            after_id=int(key_of(given["cursor"], int)) if "cursor" in given else 0,
-            limit=given.get("limit", LOOKED_AT_MAX),
+            after_id=int(key_of(cursor, int)) if cursor else 0,
+            limit=given.get("limit") or LOOKED_AT_MAX,
         )
         body = {"matched": upgrades.matched, "changed": upgrades.changed}
         if upgrades.last_id is not None:

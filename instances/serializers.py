@@ -158,17 +158,24 @@ class SetVersion(JsonObject):
 class UpgradeInstances(JsonObject):
     from_version = Text(
         required=False,
+        allow_null=True,
         help_text="The id of the version whose instances are meant; by default of every version"
         " from which migrations lead to the other.",
     )
     to_version = Text(help_text="The id of the version that they should have.")
     limit = serializers.IntegerField(
         required=False,
+        allow_null=True,
         min_value=1,
         max_value=LOOKED_AT_MAX,
         help_text="How many of the machine's instances are looked at.",
     )
-    cursor = Text(required=False, help_text="From the answer before: where to go on.")
+    cursor = Text(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="From the answer before: where to go on.",
+    )
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         # The names are those of the event that an upgrade records, and no names in Python.

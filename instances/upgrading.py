@@ -20,7 +20,7 @@ from statebacked_site.errors import Unavailable
 
 TRIES_MAX = 5  # of an instance that is upgraded meanwhile, each time
 LOOKED_AT_MAX = 10_000  # instances in one request for many
-CHUNK = 500  # instances that are changed in one transaction: a few milliseconds
+CHUNK = 200  # instances that are changed in one transaction: some milliseconds
 
 
 class Upgrades(NamedTuple):

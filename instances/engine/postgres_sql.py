@@ -116,10 +116,10 @@ done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id 
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
  FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
 used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 43)}
- WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
+ WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE RETURNING d.id),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
    SELECT (SELECT e.id FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
-      AND e.id <> ALL ($44::bigint[]) ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1)
+      AND e.id NOT IN (SELECT id FROM used) ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1)
    FROM {_unnest("x", "row_id bigint, send_id text", 62)}
    WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
  RETURNING d.id, d.source_id, d.send_id),{more}

@@ -254,8 +254,8 @@ class PostgresStore:
             found[_int(n)].append(_delivery(tuple(columns)))
             if status is not None and _int(status) == PAUSED:
                 paused.add(_int(n))
-        for n, (deliveries, (key, *_, done)) in enumerate(zip(found, reads, strict=True)):
-            if n in paused:
+        for place, (deliveries, (key, *_, done)) in enumerate(zip(found, reads, strict=True)):
+            if place in paused:
                 self.hold(deliveries[0].id)
                 self._post(done, InstancePaused(f"{key[1]} is paused"))
             else:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -181,6 +182,20 @@ def test_a_failing_migration_leaves_the_instance_as_it_was(site: Site, parcels: 
     assert answer.json["publicContext"] == {"owner": "fragile", "touched": 11, "upgraded": True}
 
 
+def test_the_new_version_says_who_may_send_and_the_upgrade_stands(site: Site):
+    parcels = make_parcels(site)
+    parcels.create("one")
+    stranger = {"sub": "stranger"}  # whom the old version lets
+    assert site.send(parcels.machine, "one", "touch", act=stranger).status == 200
+    parcels.desire("one")
+
+    refused = site.send(parcels.machine, "one", "touch", act=stranger)
+
+    assert refused.outcome == (403, "rejected-by-machine-authorizer")
+    assert site.versions(parcels.machine, "one") == (parcels.new, None)
+    assert [row.kind for row in site.history(parcels.machine, "one")] == [INIT, CLIENT, UPGRADE]
+
+
 @pytest.mark.parametrize(
     ("owner", "event", "outcome", "text"),
     [
@@ -263,6 +278,32 @@ def test_all_instances_of_a_version_are_upgraded_by_one_request(site: Site, parc
     assert (first["matched"], first["changed"]) == (3, 3)
     assert second == {"matched": 2, "changed": 2}
     assert [answer["publicContext"]["touched"] for answer in answers] == [11, 10, 10, 10, 10]
+
+
+def test_upgrading_all_of_them_disturbs_no_event(site: Site, parcels: Parcels):
+    machine, slugs, rounds = parcels.machine, [f"p-{number}" for number in range(20)], 10
+    for slug in slugs:
+        parcels.create(slug)
+
+    def send(slug: str) -> list[int]:
+        return [site.send(machine, slug, "touch").status for _ in range(rounds)]
+
+    def upgrade_all() -> list[int]:
+        # Again and again: they upgrade meanwhile, and it is to find them as they are.
+        path, body = f"/machines/{machine}/upgrades", {"to": parcels.new}
+        return [site.request("POST", path, body).status for _ in range(rounds)]
+
+    senders: list[Callable[[], list[int]]] = [partial(send, slug) for slug in slugs]
+    statuses = together([*senders, upgrade_all])
+
+    assert statuses == [[200] * rounds] * (len(slugs) + 1)
+    for slug in slugs:
+        assert site.send(machine, slug, "touch").status == 200
+        history = site.history(machine, slug)
+        assert_is_linear(history)
+        kinds = [row.kind for row in history]
+        assert (kinds.count(CLIENT), kinds.count(UPGRADE)) == (rounds + 1, 1)
+        assert site.versions(machine, slug) == (parcels.new, None)
 
 
 def test_a_wish_outlives_the_server(own_site: Site):

@@ -145,6 +145,12 @@ test("the root's timers are the root's", () => {
     cancelled: ["9@m"],
     started: ["9@m.a"],
   });
+  const nested = shape({ states: { a: { ...timed, states: { i: leaf } } } });
+  assert.deepEqual(fate(nested, shape({ ...timed, states: { b: leaf } }), moved(["a.i", "b"])), {
+    kept: [],
+    cancelled: ["9@m.a"],
+    started: ["9@m"],
+  });
 });
 
 test("renames may be done one after the other, except for a swap", () => {

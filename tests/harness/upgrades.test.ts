@@ -582,6 +582,20 @@ test("migrations follow one another; each sees the context of before, and copies
   });
 });
 
+test("what upgradeState writes into the context is not there for the next path", async () => {
+  const regions = `type: "parallel", context: { list: [] }, states: { x: {}, y: {} }`;
+  const next = await version(5, regions);
+  learn(
+    next,
+    2,
+    `(path, { list }) => { if (list.push(1) > 1) throw new Error("shared"); path.reverse(); return path; }`,
+  );
+
+  const upgraded = await (await instanceOf(await version(4, regions))).upgraded(next, [2]);
+
+  assert.deepEqual(upgraded.data, { list: [] });
+});
+
 const BIG = "é".repeat(200_001);
 const REFUSED: Record<string, [string, string, RegExp]> = {
   "a path of a state that does not exist": [

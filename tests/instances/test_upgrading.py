@@ -328,6 +328,14 @@ def test_the_caller_goes_on_with_the_cursor(machine, old, new, api, fake_door):
     ]
 
 
+def test_absent_and_null_are_one(machine, new, api, fake_door):
+    make_instance(machine)
+
+    for cursor in (None, ""):
+        body = {"from": None, "to": new.public_id, "limit": None, "cursor": cursor}
+        assert api.post(UPGRADES, body).json()["matched"] == 1
+
+
 def test_a_chunk_costs_few_statements_of_which_none_grows(
     machine, new, api, fake_door, monkeypatch, django_assert_max_num_queries
 ):

@@ -37,4 +37,5 @@ export default setup({ types: { context: {} as Context, events: {} as Event } })
 });
 
 export const allowRead = () => true;
-export const allowWrite = () => true;
+export const allowWrite = ({ authContext }: { authContext: { sub?: string } }) =>
+  authContext.sub !== "stranger";

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from instances.engine.core import Engine
-from instances.engine.errors import Unavailable
+from instances.engine.errors import InstancePaused, Unavailable
 from instances.engine.holding import HELD_MS, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
@@ -208,7 +208,13 @@ class MemoryStore:
                 for id_, d in self.deliveries.items()
                 if d["key"] == key and d.get("kind") and d["due_at_ms"] <= now_ms
             ]
-            done([self._delivery(id_) for *_, id_ in sorted(due)[:limit]])
+            row = self.rows.get(key)
+            if due and row is not None and row["status"] == 1:
+                for *_, id_ in due:
+                    self.hold(id_)
+                done(InstancePaused(f"{key[1]} is paused"))
+            else:
+                done([self._delivery(id_) for *_, id_ in sorted(due)[:limit]])
 
         self.world.call_in(self.world.random.uniform(0, 2), look)
 
@@ -952,13 +958,13 @@ class Site:
 
 
 class Cluster:
-    """Two nodes on one database: what one commits, the other finds."""
+    """Some nodes on one database: what one commits, the others find."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, count: int = 2) -> None:
         self.world = World(seed)
-        self.nodes = [Site(world=self.world), Site(world=self.world)]
+        self.nodes = [Site(world=self.world) for _ in range(count)]
         first = self.nodes[0].store
-        self.living = {"node-0", "node-1"}
+        self.living = {f"node-{number}" for number in range(count)}
         for number, site in enumerate(self.nodes):
             store = site.store
             store.has_other_writers = True

@@ -8,6 +8,7 @@ import itertools
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 
+from instances.engine.errors import InstancePaused
 from instances.engine.lock import EngineLock, EngineLocked
 from instances.engine.operations import (
     Activation,
@@ -604,6 +606,49 @@ def test_what_is_due_comes_in_the_order_in_which_each_sender_sent_it(store, loop
     assert [d.source_id for d in found] == [other.row_id, *[created.row_id] * 3]
     assert found[1].id > found[2].id  # by their place in the step
     assert [d.id for d in due(store, loop, (1, "b"), 2)] == [d.id for d in found[:2]]
+
+
+def test_what_is_due_for_a_paused_instance_is_held_all_together(store, rows, loop, created):
+    target = activation((1, "b"))
+    store.put([step(target, Kind.INIT), step(created, messages=[message("b", 1_500)])])
+    loop.outcomes_of(2)
+    changed: list[bool | None] = []
+    store.set_status(target.row_id, 1, changed.append)
+    while not changed:
+        loop.next()
+    store.put([step(created, messages=[message("b", 1_600), message("b", 1_600, 1)])])
+    loop.outcomes_of(1)
+
+    found: list[Any] = []
+    store.find_due((1, "b"), 10_000, 100, found.append)
+    while not found:
+        loop.next()
+
+    assert isinstance(found[0], InstancePaused)
+    deadline = time.monotonic() + 10
+    while rows("SELECT count(*) FROM delivery WHERE due_at < 10000") != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    store.set_status(target.row_id, 0, changed.append)
+    while len(changed) < 2:
+        loop.next()
+    assert [d.due_at_ms for d in due(store, loop, (1, "b"))] == [1_500, 1_600, 1_600]
+
+
+def test_message_is_cancelled_while_a_step_that_would_consume_it_fails(store, rows, loop, created):
+    target = activation((1, "b"))
+    sent = step(created, messages=[message("b", 1_500, send_id="m")])
+    store.put([step(target, Kind.INIT), sent])
+    loop.outcomes_of(2)
+    [delivery] = due(store, loop, (1, "b"))
+    stale = activation((1, "b"), target.row_id, 1)
+    store.put([step(target)])
+    loop.outcomes_of(1)
+
+    store.put([delivered(stale, delivery), step(created, cancels=["m"])])
+
+    assert loop.outcomes_of(2)[1] == Outcome.COMMITTED
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
 
 
 def test_message_is_consumed_once(store, rows, loop, created):

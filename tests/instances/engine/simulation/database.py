@@ -219,11 +219,13 @@ class Database:
             if values["parent_id"]:
                 self.on_spawned(values["slug"])
         self._add_history(batch, done)
+        used = set()
         for activation, id_ in batch.consumed:
             if activation.row_id in done and id_ in existing:
-                self.books[id_].consumer = activation.row_id
+                used.add(id_)
+                self.books[id_].consumer = activation.row_id or 0
                 self._end_delivery(id_, "consumed")
-        cancelled = self._cancel(text, batch, done, existing)
+        cancelled = self._cancel(text, batch, done, used if "FROM used" in text else existing)
         cancelled += self._rename(text, batch, done)
         written = self._add_deliveries(batch, done)
         return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
@@ -305,12 +307,11 @@ class Database:
         for operation, rename, id_ in found:
             values, book = dict(self.deliveries[id_]), self.books[id_]
             self._end_delivery(id_, "renamed")
+            if "d.hops, d.due_at," not in text:
+                values["due_at"] = operation.created_at_ms
             claim_until, claims = batch.claim(operation, values["due_at"])
-            new_id = id_ if "same id" in text else rename.delivery_id
-            if new_id == id_:
-                self.books[-id_] = self.books.pop(id_)
             values.update(
-                id=new_id,
+                id=rename.delivery_id,
                 source_seq=operation.seq,
                 source_n=rename.n,
                 send_id=rename.to,
@@ -318,14 +319,14 @@ class Database:
                 claim_until=claim_until,
                 claims=claims,
             )
-            self.deliveries[new_id] = values
-            self.books[new_id] = Delivered(
+            self.deliveries[rename.delivery_id] = values
+            self.books[rename.delivery_id] = Delivered(
                 values, book.created_at, values["due_at"], failures=list(book.failures)
             )
             numbers = f"{values['attempts']} {values['hops']}".encode()
             row = _bytes(operation.activation.row_id)
             rows.append((b"1", row, _bytes(id_), rename.send_id.encode()))
-            rows.append((b"3", _bytes(values["due_at"]), _bytes(new_id), numbers))
+            rows.append((b"3", _bytes(values["due_at"]), _bytes(values["id"]), numbers))
         return rows
 
     def _add_deliveries(self, batch: Plan, done: dict[Any, Any]) -> list[Row]:
@@ -644,16 +645,17 @@ class Database:
         limit: int,
     ) -> list[Row]:
         rows: list[Row] = []
-        for n, *key, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
+        for n, machine_id, slug, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
             due = [
                 d
                 for d in self.deliveries.values()
-                if [d["target_machine_id"], d["target_slug"]] == key
+                if d["target_slug"] == slug
+                and d["target_machine_id"] == machine_id
                 and d["due_at"] <= now_ms
                 and d["kind"]
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
-            id_ = self.names.get((key[0], key[1]))
+            id_ = self.names.get((machine_id, slug))
             status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
             rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows

@@ -83,13 +83,27 @@ def _tell(chance: random.Random) -> Json:
     return {"to": to, "says": says, "delay": delay, "send": chance.choice(SHARED_IDS)}
 
 
-def _spawn(chance: random.Random) -> Json:
-    fate = chance.random()
+def spawn(name: str) -> Json:
+    """An ordinary child of that name; of one of its own if there is none."""
     return {
         "machine": MACHINE_NAME,
-        "as": chance.choice(("", "", "", *KID_NAMES, *KID_NAMES, "c", "d")),
-        "gold": chance.choice((0, 0, 5)),
-        "start": chance.choice(("", "", "greet", "greet", "deny" if fate < 0.2 else "")),
-        "version": "ver_unknown" if fate > 0.97 else "",
-        "says": several(chance, {**SAYS, "up": 3, "finish": 3}) if chance.random() < 0.6 else [],
-    } | ({"machine": chance.choice((LATE_NAME, "unheard-of"))} if 0.9 < fate < 0.93 else {})
+        "as": name,
+        "gold": 0,
+        "start": "",
+        "version": "",
+        "says": [],
+    }
+
+
+def _spawn(chance: random.Random) -> Json:
+    event = spawn(chance.choice(("", "", "", *KID_NAMES, *KID_NAMES, "c", "d")))
+    fate = chance.random()
+    event["gold"] = chance.choice((0, 0, 5))
+    event["start"] = chance.choice(("", "", "greet", "greet", "deny" if fate < 0.2 else ""))
+    if chance.random() < 0.6:
+        event["says"] = several(chance, {**SAYS, "up": 3, "finish": 3})
+    if fate > 0.97:
+        event["version"] = "ver_unknown"
+    elif fate > 0.94:
+        event["machine"] = chance.choice((LATE_NAME, "unheard-of"))
+    return event

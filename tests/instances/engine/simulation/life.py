@@ -211,13 +211,15 @@ class Life:
             self.world.call_in(chance.uniform(1, self.seconds), self._publish)
         for _ in range(chance.choice((0, 1, 2))):
             self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_paused)
+        if self.deletes_kids > 0.5:
+            for _ in range(3):
+                self.world.call_in(chance.uniform(0.5, self.seconds), self._compete)
         for _ in range(chance.choice((0, 0, 0, 2, 4))):
             kinds = chance.choices(list(letters.KID_KINDS), list(letters.KID_KINDS.values()), k=3)
             slug = chance.choice(letters.KID_NAMES)
             self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
-
-        for _ in range(chance.choice((0, 0, 1, 2, 4, 8))):
-            slug = chance.choice([*SLUGS, *SLUGS, *letters.KID_NAMES])
+        for _ in range(chance.choice((0, 0, 2, 4, 8, 12))):
+            slug = chance.choice([*SLUGS, *SLUGS, *SLUGS, *letters.KID_NAMES])
             self.world.call_in(chance.uniform(0.2, self.seconds), self._upgrade, slug)
 
     def _upgrade(self, slug: str) -> None:
@@ -225,8 +227,9 @@ class Life:
         chance = self.world.random
         version = chance.choices(list(versions.DESIRED), list(versions.DESIRED.values()))[0]
         kinds = chance.choices(list(EVENTS), list(EVENTS.values()), k=chance.choice((1, 2, 4)))
-        self.world.call_in(chance.uniform(0, 0.1), self._burst, slug, kinds, False)
-        self._desire(slug, version)
+        self._burst(slug, ["wait"] * chance.choice((0, 0, 1, 2)), False)
+        self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, version)
+        self.world.call_in(chance.uniform(0, 0.2), self._burst, slug, kinds, False)
         if chance.random() < 0.2:
             other = chance.choice((None, 1, 2, 3))
             self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, other)
@@ -265,17 +268,29 @@ class Life:
         self.world.call_in(chance.uniform(0, 0.01), write)
 
     def _write_to_paused(self) -> None:
-        """An instance is paused, perhaps for moments only, while another one writes to it."""
+        """An instance is paused while another one writes to it: for a while, or for moments."""
         chance = self.world.random
         to, sender = chance.sample(SLUGS, 2)
-        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "noop"}]}
-        for _ in range(6):
+        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "inc"}]}
+        for _ in range(8):
             client = Client(self._number(), "tell", sender, event)
             self.clients.append(client)
             self.world.call_in(chance.uniform(0, 0.1), self._say, client)
-        self.world.call_in(chance.uniform(0, 0.02), self._administer, "pause", to)
-        until = chance.choice((0.021, 0.025, 0.03, 0.2, 1))
-        self.world.call_in(until, self._administer, "resume", to)
+        is_long = chance.random() < 0.5
+        at = 0.0
+        for _ in range(1 if is_long else 6):
+            at += chance.uniform(0.001, 0.02)
+            self.world.call_in(at, self._administer, "pause", to)
+            at += 0.3 if is_long else chance.uniform(0.003, 0.01)
+            self.world.call_in(at, self._administer, "resume", to)
+        self.world.call_in(at + 0.1, self._administer, "resume", to)
+
+    def _compete(self) -> None:
+        """Several instances want children of the same name."""
+        event = letters.spawn(self.world.random.choice(letters.KID_NAMES))
+        for slug in SLUGS:
+            for _ in range(2):
+                self._send(Client(self._number(), "spawn", slug, event), self._some_node())
 
     def _publish(self) -> None:
         """From now on there is another machine, with an instance."""
@@ -285,7 +300,8 @@ class Life:
     def _on_spawned(self, slug: str) -> None:
         chance = self.world.random
         if chance.random() < self.deletes_kids:
-            self.world.call_in(chance.uniform(0, 0.05), self._administer, "delete", slug)
+            delay_s = chance.uniform(0, chance.choice((0.006, 0.05)))
+            self.world.call_in(delay_s, self._administer, "delete", slug)
 
     def _plan_last_words(self) -> None:
         """When all is well again, instances whose services run somewhere are told something."""
@@ -299,6 +315,8 @@ class Life:
             client = Client(self._number(), "tell", sender, event)
             self.clients.append(client)
             self.world.call_in(at, self._say, client)
+        # Else what comes late could keep it unsettled beyond the end of the life.
+        self.world.call_in(2, self._burst, to, ["stop"], True)
 
     def _say(self, client: Client) -> None:
         self._ask_for(client, self._some_node())

@@ -249,7 +249,7 @@ def _send(
         "machineName": to[0],
         "machineInstanceName": to[1],
     }
-    effect = {"t": "send", "to": reference, "event": {**says, "of": of}}
+    effect: Json = {"t": "send", "to": reference, "event": {**says, "of": of}}
     if delay is not None:
         effect.update(t="timer", delay=delay, id=send_id or of)
     step.effects.append(effect)

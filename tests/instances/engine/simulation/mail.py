@@ -62,7 +62,8 @@ class Mail:
         """What a step has declared is what the delivery says."""
         values, event = book.values, json.loads(book.values["event"])
         kind = KINDS.get(effect["t"], DeliveryKind.MESSAGE if "to" in effect else 0)
-        address = effect.get("src") if effect["t"] == "rename" else effect.get("to", effect.get("src"))
+        is_own = effect["t"] == "rename"  # its `to` is a name
+        address = None if is_own else effect.get("to", effect.get("src"))
         is_right = values["kind"] == kind
         if address is not None:
             names = address["machineName"], address["machineInstanceName"]
@@ -145,6 +146,11 @@ class Mail:
                 self.say(f"{name}: step {t.seq} was sent ({place}) before that of {seq} ({before})")
             latest[values["source_id"]] = place, t.seq
 
+    def _has_uncounted(self, id_: int) -> bool:
+        """Whether a server wanted to count an attempt and does not know whether it could."""
+        begun, answered = self.database.fails_begun, self.database.fails_answered
+        return any(begun[key] > answered[key] for key in list(begun) if key[0] == id_)
+
     def _has_failed(self, book: Delivered, t: Transition) -> bool:
         """Whether an attempt has failed, or may have without being counted before this step.
 
@@ -175,7 +181,9 @@ class Mail:
         since = book.created_at
         for at, error in book.failures:
             if not self._is_fair(book, since, at, error):
-                self.say(f"P6 delivery {id_}: its attempt at {at:.3f} failed without reason: {error}")
+                self.say(
+                    f"P6 delivery {id_}: its attempt at {at:.3f} failed without reason: {error}"
+                )
             since = at
 
     def _is_fair(self, book: Delivered, since: float, at: float, error: str) -> bool:
@@ -241,6 +249,7 @@ class Mail:
                 and before.values["target_machine"] == values["target_machine"]
                 and (before.ended_at or at) >= at
                 and not any(failed <= at for failed, _ in before.failures)
+                and not self._has_uncounted(before.values["id"])
             ):
                 return True
         return False

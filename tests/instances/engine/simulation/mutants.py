@@ -31,6 +31,7 @@ from instances.engine.operations import (
 from instances.engine.plan import Plan
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.timers import Timers
+from instances.engine.upgrades import Upgrades
 from tests.instances.engine.simulation import runners
 
 Mutant = Callable[[], contextlib.AbstractContextManager[None]]
@@ -408,7 +409,7 @@ def forwarded_wake_lost() -> Iterator[None]:
 
 @_mutant
 def hops_not_counted() -> Iterator[None]:
-    check_step = core.check_step
+    check_step = steps.check_step
 
     def forgetful(activation: Activation, operation: Operation, *rest: Any) -> Any:
         if operation.delivery is not None:
@@ -416,6 +417,85 @@ def hops_not_counted() -> Iterator[None]:
         return check_step(activation, operation, *rest)
 
     with _method(core, "check_step", forgetful):
+        yield
+
+
+# ---------------------------------------------------------------------- upgrades
+
+IS_BARRED = "(x.version <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]')"
+IS_WANTED = "t.desired_version_id = x.version AND "
+
+
+@_mutant
+def desired_version_ignored_by_events() -> Iterator[None]:
+    """Who has not heard of it goes on with the version that it knows."""
+    with _without(postgres_store.COMMITTING, "batch", f"AND {IS_BARRED}"):
+        yield
+
+
+@_mutant
+def desired_version_ignored_by_refusals() -> Iterator[None]:
+    condition = "x.is_inner <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]'"
+    text = postgres_store.COMMITTING["batch"].replace(condition, "true")
+    with patch.dict(postgres_store.COMMITTING, {"batch": text}):
+        yield
+
+
+@_mutant
+def news_of_a_desired_version_ignored() -> Iterator[None]:
+    """Where nobody else writes, what is refused is told without asking."""
+    with _method(Engine, "reload", _nothing):
+        yield
+
+
+@_mutant
+def upgraded_to_what_was_desired_before() -> Iterator[None]:
+    with _without(postgres_store.COMMITTING, "batch_with_upgrades", IS_WANTED):
+        yield
+
+
+@_mutant
+def version_still_desired_after_the_upgrade() -> Iterator[None]:
+    text = postgres_store.COMMITTING["batch_with_upgrades"]
+    text = text.replace("desired_version_id = CASE", "version_id = CASE")
+    with patch.dict(postgres_store.COMMITTING, {"batch_with_upgrades": text}):
+        yield
+
+
+@_mutant
+def upgraded_while_services_run() -> Iterator[None]:
+    ignores = lambda row: row.desired_version_id is not None  # noqa: E731
+    anything = _without(postgres_store.COMMITTING, "batch_with_upgrades", " AND t.children = '[]'")
+    with anything, _method(loading, "is_to_upgrade", ignores):
+        yield
+
+
+@_mutant
+def renamed_timers_lost() -> Iterator[None]:
+    add = Plan.add
+
+    def forgetful(self: Plan, operation: Operation) -> None:
+        add(self, operation)
+        self.renames.clear()
+
+    with _method(Plan, "add", forgetful):
+        yield
+
+
+@_mutant
+def renamed_timers_start_anew() -> Iterator[None]:
+    text = postgres_store.COMMITTING["batch_with_upgrades"]
+    text = text.replace("d.hops, d.due_at,", "d.hops, r.at,")
+    with patch.dict(postgres_store.COMMITTING, {"batch_with_upgrades": text}):
+        yield
+
+
+@_mutant
+def events_lost_with_an_upgrade_that_is_void() -> Iterator[None]:
+    def forgetful(self: Upgrades, attempt: Any) -> None:
+        self.engine.loading.waiting.pop(attempt.key)
+
+    with _method(Upgrades, "_anew", forgetful):
         yield
 
 

@@ -39,7 +39,7 @@ PATIENCE = [
 
 
 class SimulatedStore(PostgresStore):
-    """Tells the database of attempts that are to be counted, also of those that never come there."""
+    """Tells of attempts that are to be counted, also of those that never come to the database."""
 
     database: Database
     process: Process

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tests.instances.engine.simulation.life import Client, Request
 
 EXTERNAL = (Kind.CLIENT, Kind.TIMER, Kind.MESSAGE)
-PROCESSED = ("RejectedByAuthorizer", "MachineThrew", "ContextTooLarge")  # and these came of it
+# Errors that come of processing an event, and are told only if the state was the latest.
+PROCESSED = ("RejectedByAuthorizer", "MachineThrew")
 
 
 class Upgrades:

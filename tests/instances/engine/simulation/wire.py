@@ -38,7 +38,7 @@ class DatabaseLink:
         self.delay_s = 0.002
         self.slow_session = ""  # the name of one whose statements wait for locks
         # Answers to the lease's session take longer than requests: the server's clock is behind.
-        self.lag_s = world.random.choice((0.0, 0.0, 0.01, 0.06))
+        self.lag_s = world.random.choice((0.0, 0.0, 0.03, 0.2))
         self.lingers = True  # statements may go on after their connection was cut
         self.sessions: list[SimulatedSession] = []
 
