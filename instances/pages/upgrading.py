@@ -16,9 +16,11 @@ from instances.engine.upgrade_preview import (
     Upgraded,
     preview_upgrades,
 )
+from instances.explain import code
 from instances.models import Delivery, Instance
 from instances.pages.acting import services_of
 from instances.pages.context_tree import Line, tree_of
+from instances.pages.definitions import definition_of
 from instances.pages.parts import TIMERS_MAX
 from instances.pages.privacy import public_lines
 from instances.pages.stored_events import event_type_of
@@ -62,6 +64,7 @@ class Tried(NamedTuple):
     kept: list[str]  # timers
     cancelled: list[str]
     new: list[str]
+    warnings: list[str]  # with the machine's words in backticks
     duration_ms: float
 
     @property
@@ -128,7 +131,7 @@ def try_many(
         return await preview_upgrades(door.node(), subjects, to_version.pk, path)
 
     results = dict(zip((one.pk for one in ready), door.run(trying()), strict=True))
-    return [_tried(one, results.get(one.pk), sees_all=sees_all) for one in instances]
+    return [_tried(one, results.get(one.pk), to_version, sees_all=sees_all) for one in instances]
 
 
 def _is_done(instance: Instance) -> bool:
@@ -149,10 +152,12 @@ def _row_of(instance: Instance) -> InstanceRow:
     )
 
 
-def _tried(instance: Instance, result: Result | None, *, sees_all: bool) -> Tried:
+def _tried(
+    instance: Instance, result: Result | None, to_version: MachineVersion, *, sees_all: bool
+) -> Tried:
     match result:
         case Upgraded():
-            return _upgraded(instance, result, sees_all=sees_all)
+            return _upgraded(instance, result, to_version, sees_all=sees_all)
         case NotUpgraded(name=name, message=message):
             kind = "over-limit" if not name else "refused" if name == REFUSED else "throws"
             if sees_all or kind == "over-limit":
@@ -171,7 +176,9 @@ def _tried(instance: Instance, result: Result | None, *, sees_all: bool) -> Trie
             )
 
 
-def _upgraded(instance: Instance, upgraded: Upgraded, *, sees_all: bool) -> Tried:
+def _upgraded(
+    instance: Instance, upgraded: Upgraded, to_version: MachineVersion, *, sees_all: bool
+) -> Tried:
     changes = tree_of(upgraded.context, instance.context).changes
     effects = effects_of("", upgraded.effects)
     cancelled = _cancelled_ids(upgraded.effects)
@@ -189,8 +196,22 @@ def _upgraded(instance: Instance, upgraded: Upgraded, *, sees_all: bool) -> Trie
         kept=[name for send_id, name in timers if send_id not in cancelled],
         cancelled=[name for send_id, name in timers if send_id in cancelled],
         new=effects.timers,
+        warnings=_warnings(instance, upgraded, to_version),
         duration_ms=upgraded.duration_us / 1_000,
     )
+
+
+def _warnings(instance: Instance, upgraded: Upgraded, to_version: MachineVersion) -> list[str]:
+    """What may never happen in the new version, since an upgrade enters no state."""
+    definition = definition_of(to_version.pk)
+    if definition is None:
+        return []
+    before, after = (json.loads(state)["state"] for state in (instance.state, upgraded.state))
+    words = {
+        "invoke": "begins with a service, and an upgrade starts none",
+        "always": "is left by `always`, and an upgrade takes none",
+    }
+    return [f"{code(path)} {words[what]}." for path, what in definition.not_begun(before, after)]
 
 
 def _cancelled_ids(effects: str) -> set[str]:
@@ -207,4 +228,4 @@ def _cancelled_ids(effects: str) -> set[str]:
 
 def _not(instance: Instance, kind: str, why: str) -> Tried:
     here = leaves_of(instance.state)
-    return Tried(instance.slug, kind, why, here, here, [], [], [], [], 0)
+    return Tried(instance.slug, kind, why, here, here, [], [], [], [], [], 0)

@@ -24,6 +24,7 @@ export default createMachine({
     packed: { after: { 3600000: "sent", 7200000: "lost" }, on: { send: "sent" } },
     sent: { on: { lose: "lost" } },
     lost: {},
+    customs: { invoke: { src: "inspect", onDone: "sent" } },
   },
 });
 """
@@ -33,6 +34,7 @@ export function upgradeState(path, context) {
   if (context.weight === 13) throw new RangeError("too heavy: " + context.weight);
   if (context.weight === 99) for (;;) {}
   if (path[0] === "lost") return ["nowhere"];
+  if (context.weight === 7) return ["customs"];
   return path[0] === "packed" ? ["wrapped"] : path;
 }
 export function upgradeContext(oldPaths, newPaths, context) {
@@ -117,6 +119,14 @@ def test_dry_run_says_why_it_would_fail(person, event, kind, why):
 
     assert f'data-tried="{kind}"' in shown
     assert why in shown
+
+
+def test_dry_run_warns_of_a_state_whose_service_will_not_start(person):
+    slug = person.create("to-customs", {"type": "weigh", "weight": 7})
+
+    shown = person.upgrade(slug, "try")
+
+    assert "<code>customs</code> begins with a service, and an upgrade starts none." in shown
 
 
 def test_instance_upgrades_before_its_next_event(person):
