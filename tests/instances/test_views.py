@@ -886,6 +886,12 @@ def test_reader_sees_the_upgrade_disabled_and_may_not(org, machine, second, fake
     assert Instance.objects.get().desired_version is None
 
 
+def test_list_shows_which_upgrade_is_to_come(admin, machine, second):
+    make_instance(machine, version=first_of(machine), desired_version=second)
+
+    assert "v1 → v2 before its next event" in text_of(admin.get(list_url(machine)).content.decode())
+
+
 def make_upgraded_life(machine, second):
     """Created on the first version, upgraded, and moved on the second."""
     old = first_of(machine).pk
