@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
 from authz.members import Member
+from instances.access import instances_of
 from instances.pages.asked import SEE_ALL, require_scope
 from instances.pages.upgrade_sample import SAMPLE, sample_of, shares_of, try_sample
 from instances.pages.words import version_name
@@ -110,6 +111,9 @@ def _page(
         "refusal": member.refusal(SCOPE),
         "url": url,
     }
+    if new is not None and where.total <= state_counts.COUNTED_MAX:
+        noted = instances_of(machine).filter(version=old, desired_version=new)
+        context["noted"] = noted.count()
     if "progress" in context:
         total = max(where.total, 1)
         context["percent"] = min(100 * context["progress"].looked_at // total, 99)

@@ -939,7 +939,7 @@ def upgrade_url(version, part=""):
 
 def test_upgrading_a_version_is_shown_with_its_count_and_filter(admin, machine, second):
     old = first_of(machine)
-    make_instance(machine, "a", version=old)
+    make_instance(machine, "a", version=old, desired_version=second)
     make_instance(machine, "b", version=old, status=Instance.Status.PAUSED)
     make_instance(machine, "c", version=old, state=state("paid")[:-6] + "true}")
     make_instance(machine, "d")
@@ -949,6 +949,7 @@ def test_upgrading_a_version_is_shown_with_its_count_and_filter(admin, machine, 
     assert "2 instances of v1" in page
     assert "1 in a final state keeps this version" in page
     assert "Upgrade 2 instances" in page
+    assert "1 of them is to upgrade already, before its next event" in page
 
 
 def test_all_instances_of_a_version_are_upgraded(admin, machine, second, fake_door):
@@ -985,7 +986,7 @@ def test_upgrading_goes_on_part_by_part_and_can_be_stopped(
         last = admin.post(upgrade_url(old), {**form, **fields, "do": "go"}, headers=htmx)
         last = last.content.decode()
 
-    assert 'hx-trigger="load"' in first
+    assert 'hx-trigger="load, every 30s"' in first
     assert 'aria-label="50 % done"' in first
     assert noted == 2
     assert "The rest keep v1" in stopped.content.decode()
