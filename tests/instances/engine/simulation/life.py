@@ -230,6 +230,9 @@ class Life:
         self._burst(slug, ["wait"] * chance.choice((0, 0, 1, 2)), False)
         self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, version)
         self.world.call_in(chance.uniform(0, 0.2), self._burst, slug, kinds, False)
+        # What changes nothing is answered by the state that a server knows.
+        kinds = chance.choices(("noop", "once", "if-even"), k=3)
+        self.world.call_in(chance.uniform(0.1, 0.2), self._burst, slug, kinds, False)
         if chance.random() < 0.2:
             other = chance.choice((None, 1, 2, 3))
             self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, other)
