@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,6 +65,7 @@ class NotTried:
 
 Result = Upgraded | NotUpgraded | NotTried
 
+_CHANGED, _THREW = str(Code.CHANGED.value), str(Code.THREW.value)
 _DIED = NotUpgraded("", "It used too much time or memory, or broke its sandbox")
 
 
@@ -165,7 +167,7 @@ def _description(answer: list[str] | NotUpgraded | NotTried) -> str | NotUpgrade
     if not isinstance(answer, list):
         return answer
     try:
-        if answer[1] == str(Code.CHANGED.value):
+        if answer[1] == _CHANGED:
             json.loads(answer[2])
             return answer[2]
         return _error(answer)
@@ -177,16 +179,28 @@ def _result(answer: list[str] | NotUpgraded | NotTried) -> Result:
     if not isinstance(answer, list):
         return answer
     try:
-        if answer[1] not in (str(Code.CHANGED.value), str(Code.CHANGED_WITH_EFFECTS.value)):
+        if answer[1] != _CHANGED:
             return _error(answer)
         _, _, state, _, context, _, _, effects, _, duration_us = answer
         parse_state(state)
         json.loads(context)
+        _check_effects(effects)
         return Upgraded(state, context, effects, int(float(duration_us)))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError, TypeError):
         return _DIED
 
 
+def _check_effects(effects: str) -> None:
+    """Raise ValueError unless these are effects with delays that are numbers."""
+    for effect in json.loads(effects or "[]"):
+        if not isinstance(effect, dict) or not isinstance(effect.get("delay", 0), int | float):
+            raise ValueError("no effect")
+        if not math.isfinite(effect.get("delay", 0)):
+            raise ValueError("no delay")
+
+
 def _error(answer: list[str]) -> NotUpgraded:
+    if answer[1] != _THREW:
+        return _DIED
     name, message, _ = error_fields(answer[2])
     return NotUpgraded(name or "Error", message)
