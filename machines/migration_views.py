@@ -127,12 +127,16 @@ def migration_page(
     found = get_machine(member.caller, machine)
     shown = migration_of(found, migration)
     newest = newest_of_pairs(found)[shown.from_version_id, shown.to_version_id]
+    living = state_counts.whereabouts(found).living_on(shown.from_version_id)
+    names = [member.org.public_id, found.slug, shown.from_version.public_id]
     context = {
         **of_machine(member, found, "migrations"),
         "migration": shown,
         "from_name": version_name(shown.from_version),
         "to_name": version_name(shown.to_version),
         "is_replaced": newest != shown.pk,
+        "instances": sum(living.values()),
+        "upgrade_url": f"{reverse('upgrade-page', args=names)}?to={shown.to_version.public_id}",
         "lines": code_view.highlighted_text(code_view.source_of(shown.code)),
         "new_url": new_url(member, found, Pair(shown.from_version, shown.to_version)),
         "refusal": member.refusal(WRITE),

@@ -12,6 +12,7 @@ from authz.models import Membership
 from instances import places
 from instances.engine import door
 from instances.engine.holding import HELD_MS, Resume
+from instances.engine.upgrade_preview import NotUpgraded, Upgraded
 from instances.models import Delivery, Instance
 from instances.pages import definitions, timeline, upgrade_sample
 from instances.views import upgrading as upgrading_views
@@ -869,6 +870,28 @@ def test_dry_run_of_what_is_done_or_not_settled_says_so(admin, machine, second, 
 
     assert "It has reached its final state" in answers[0]
     assert "It waits for charge" in answers[1]
+
+
+@pytest.mark.parametrize(("role", "sees"), [("write", False), ("admin", True)])
+def test_dry_run_shows_private_data_to_admins_only(org, machine, second, monkeypatch, role, sees):
+    instance = make_instance(machine, version=first_of(machine), context='{"public":{"n":1}}')
+    context = '{"card":"4242","public":{"n":2}}'
+    results = [
+        Upgraded(state("placed"), context, "", 12),
+        NotUpgraded("RangeError", "4242 is no card"),
+    ]
+    person = signed_in(org, role)
+    shown = []
+    for result in results:
+        monkeypatch.setattr(door, "run", lambda asked, result=result: asked.close() or [result])
+        form = {"version": second.public_id, "do": "try"}
+        shown.append(person.post(url_of(instance, "instance-upgrade"), form).content.decode())
+
+    works, fails = shown
+    assert "placed" in works
+    assert "public.n" in works
+    assert ("4242" in works) == ("4242" in fails) == sees
+    assert ("The migration failed." in fails) != sees
 
 
 def test_reader_sees_the_upgrade_disabled_and_may_not(org, machine, second, fake_door):

@@ -601,6 +601,19 @@ def test_migration_is_shown_and_downloaded(browser, machine, second):
     assert "sandbox" in file["content-security-policy"]
 
 
+def test_migration_leads_to_upgrading_those_who_are_on_its_first_version(browser, machine, second):
+    migration = make_migration(first_of(machine), second)
+    path = migrations_url(machine, f"migrations/{migration.public_id}")
+    before = browser.get(path).content.decode()
+    make_instance(machine, version=first_of(machine))
+
+    after = browser.get(path).content.decode()
+
+    assert "/upgrade?to=" not in before
+    assert f"{first_of(machine).public_id}/upgrade?to={second.public_id}" in after
+    assert "Upgrade 1 instance…" in after
+
+
 def test_migration_of_another_machine_is_not_found(browser, org, machine, second):
     other = make_machine(org, "other")
     theirs = make_migration(make_version(other), make_version(other, "v2"))
