@@ -15,7 +15,7 @@ from django.db.utils import ConnectionHandler
 from bench.faults.proxy import Proxy
 from statebacked_site.databases import postgres_database
 from statebacked_site.errors import OutcomeUnknown, Unavailable, as_domain_error
-from statebacked_site.pooled_postgres.pool import NoConnection
+from statebacked_site.pooled_postgres.pool import NoConnection, Pool
 from tests.servers import Postgres, running_postgres
 
 CONNECTIONS = 10
@@ -186,6 +186,42 @@ async def test_connection_lost_in_the_middle_may_have_had_its_effect(site, serve
     assert error is not None
     assert isinstance(as_domain_error(error, is_write=True), OutcomeUnknown)
     await assert_works_at_once(site)
+
+
+def test_connection_in_a_transaction_is_given_to_nobody_else(server):
+    pool = small_pool(server)
+    first = pool.getconn()
+    first.autocommit = False
+    first.execute("SELECT 7")
+
+    pool.putconn(first)
+
+    assert first.closed
+    second = pool.getconn()
+    assert second.autocommit
+    pool.putconn(second)
+    pool.close()
+
+
+def test_latest_connection_is_taken_first_and_no_more_than_there_may_be(server):
+    pool = small_pool(server)
+    first, second = pool.getconn(), pool.getconn()
+    with pytest.raises(NoConnection, match="in use"):
+        pool.getconn()
+
+    pool.putconn(first)
+    pool.putconn(second)
+
+    assert pool.getconn() is second
+    pool.close()
+    assert first.closed
+    pool.putconn(second)
+    assert second.closed
+
+
+def small_pool(server: Postgres) -> Pool:
+    address = {"host": "127.0.0.1", "port": server.port, "user": "postgres", "dbname": "postgres"}
+    return Pool(address, lambda connection: None, max_size=2, timeout=0.5)
 
 
 def _wait_for_sleeper(server: Postgres) -> None:
