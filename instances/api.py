@@ -29,17 +29,21 @@ from instances.serializers import (
     LogsPage,
     SendEvent,
     SetStatus,
+    SetVersion,
     StateJson,
     TransitionJson,
     TransitionsPage,
+    UpgradeInstances,
+    UpgradesJson,
 )
-from machines.access import get_machine, get_version
+from instances.upgrading import LOOKED_AT_MAX, set_desired_version, set_desired_versions
+from machines.access import get_machine, get_version, version_of
 from machines.confirmation import check_confirmation
 from statebacked_site.api import ApiView
 from statebacked_site.errors import InvalidParameter
 from statebacked_site.identifiers import SLUG
 from statebacked_site.openapi import CURSOR, operation
-from statebacked_site.paging import page_of
+from statebacked_site.paging import cursor_of, key_of, page_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -166,6 +170,52 @@ class StatusView(ApiView):
         if not door.set_status(found.pk, status, timers):
             raise InstanceNotFound("The instance was deleted meanwhile")
         return Response(status=204)
+
+
+class DesiredVersionView(ApiView):
+    rules: ClassVar[dict[str, Rule]] = {"PUT": scope("instances.write")}
+
+    @operation(
+        "Set an instance's desired version",
+        {201: None},
+        request=SetVersion,
+        description="The instance upgrades right before the next event that finds it settled, by"
+        " the migrations that lead to that version; without such it is a 400 `no-migration-path`."
+        " The version that it has already takes an earlier wish back.",
+    )
+    def put(self, request: Request, machine: str, instance: str) -> Response:
+        found = get_instance(self.caller, machine, instance)
+        wanted = self.given(SetVersion)["target_machine_version_id"]
+        version = version_of(found.machine, wanted, "targetMachineVersionId")
+        set_desired_version(found, version)
+        return Response(status=201)
+
+
+class UpgradesView(ApiView):
+    rules: ClassVar[dict[str, Rule]] = {"POST": scope("instances.admin")}
+
+    @operation(
+        "Set the desired version of many instances",
+        {200: UpgradesJson},
+        request=UpgradeInstances,
+        description=f"Looks at up to {LOOKED_AT_MAX:,} of the machine's instances. While there are"
+        " more, the answer has a `cursor`: send the same request with it. Instances that are"
+        " final keep their version.",
+    )
+    def post(self, request: Request, machine: str) -> Response:
+        found = get_machine(self.caller, machine)
+        given = self.given(UpgradeInstances)
+        from_version, cursor = given.get("from_version"), given.get("cursor")
+        upgrades = set_desired_versions(
+            version_of(found, from_version, "from") if from_version else None,
+            version_of(found, given["to_version"], "to"),
+            after_id=int(key_of(cursor, int)) if cursor else 0,
+            limit=given.get("limit") or LOOKED_AT_MAX,
+        )
+        body = {"matched": upgrades.matched, "changed": upgrades.changed}
+        if upgrades.last_id is not None:
+            return Response({**body, "cursor": cursor_of(upgrades.last_id)})
+        return Response(body)
 
 
 class LogsView(ApiView):

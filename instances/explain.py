@@ -10,7 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from instances.engine.errors import InstancePaused, MachineThrew, RejectedByAuthorizer
+from instances.engine.errors import (
+    InstancePaused,
+    MachineThrew,
+    MigrationFailed,
+    RejectedByAuthorizer,
+)
 from machines.flow.model import Graph, StateValue, Transition, active_paths
 from statebacked_site.words import utc
 
@@ -176,6 +181,8 @@ def why_refused(
             return f"{code(slug)} is paused{since}: it takes no events until somebody resumes it."
         case MachineThrew.code:
             return f"The machine threw while it processed the event: {code(message)}"
+        case MigrationFailed.code:
+            return f"The upgrade to the desired version failed: {code(message)}"
         case _:
             return f"{message[:1].upper()}{message[1:].rstrip('.')}."
 

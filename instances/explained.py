@@ -16,7 +16,7 @@ from instances import lean
 from instances.access import get_instance
 from instances.event_bodies import parse_event
 from instances.explain import why_refused, why_unchanged
-from instances.models import Instance
+from instances.models import Instance, Transition
 from instances.pages.definitions import definition_of
 from instances.pages.stored_events import event_type_of
 from instances.pages.words import leaves_of
@@ -39,11 +39,23 @@ def send_explained(request: HttpRequest, caller: Caller, machine: str, slug: str
 
 
 def _explain_answer(before: Instance, event: str) -> Mapping[str, Any]:
-    now = Instance.objects.filter(pk=before.pk).only("seq", "state").first()
+    now = Instance.objects.filter(pk=before.pk).only("seq", "state", "version_id").first()
+    upgraded = ""
+    if now is not None and now.version_id != before.version_id:
+        upgrade = (
+            Transition.objects.filter(
+                instance_id=before.pk, seq__gt=before.seq, kind=Transition.Kind.UPGRADE
+            )
+            .order_by("seq")
+            .last()
+        )
+        if upgrade is not None:
+            before = _upgraded(before, upgrade)
+            upgraded = "The instance was upgraded to its desired version first. "
     if now is not None and now.seq != before.seq:
         left = ", ".join(f"`{leaf.path}`" for leaf in leaves_of(before.state))
         entered = ", ".join(f"`{leaf.path}`" for leaf in leaves_of(now.state))
-        return {"outcome": "changed", "text": f"It went from {left} to {entered}."}
+        return {"outcome": "changed", "text": f"{upgraded}It went from {left} to {entered}."}
     state = json.loads(before.state)
     text = why_unchanged(
         definition_of(before.version_id),
@@ -52,7 +64,14 @@ def _explain_answer(before: Instance, event: str) -> Mapping[str, Any]:
         is_done=state["done"],
         services=[str(child.get("src")) for child in json.loads(before.children)],
     )
-    return {"outcome": "unchanged", "text": text}
+    return {"outcome": "unchanged", "text": upgraded + text}
+
+
+def _upgraded(instance: Instance, upgrade: Transition) -> Instance:
+    """The instance as the upgrade right before its event has left it."""
+    return Instance(
+        pk=instance.pk, version_id=upgrade.version_id, seq=upgrade.seq, state=upgrade.state
+    )
 
 
 def _explain_refusal(

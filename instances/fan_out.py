@@ -18,6 +18,7 @@ from instances.engine.store import InstanceRow
 from instances.lookups import callers, machines
 from instances.news import (
     InstanceKey,
+    InstanceOutdated,
     InstanceStopped,
     Interest,
     KeyDeleted,
@@ -148,6 +149,8 @@ class FanOut:
                 self._engine.end(key, is_deleted=message.is_deleted)
                 if message.is_deleted:
                     self._realtime.instance_deleted(key)
+            case InstanceOutdated():
+                self._engine.reload((message.machine_id, message.slug))
             case VersionPublished():
                 machines.forget(message.machine_id)
             case KeyDeleted():

@@ -250,7 +250,7 @@ def _error_answer(
 ) -> tuple[int, bytes, Headers]:
     body = error.body()
     if isinstance(error, MachineThrew):
-        log.info("%s: machine-error: %s", request_id, error)
+        log.info("%s: %s: %s", request_id, error.code, error)
         if caller is None or not caller.is_admin:
             body["error"] = f"The machine failed while it processed this (request {request_id})"
     headers = [(name.lower().encode(), value.encode()) for name, value in error.headers().items()]

@@ -45,6 +45,13 @@ class InstanceStopped(msgspec.Struct, tag="stopped", array_like=True):
     is_deleted: bool
 
 
+class InstanceOutdated(msgspec.Struct, tag="outdated", array_like=True):
+    """Another version is desired for it, or none any more: its next event needs its row."""
+
+    machine_id: int
+    slug: str
+
+
 class VersionPublished(msgspec.Struct, tag="version", array_like=True):
     machine_id: int
 
@@ -58,5 +65,12 @@ class TokenRevoked(msgspec.Struct, tag="token", array_like=True):
 
 
 Message = (
-    Present | Interest | Moved | InstanceStopped | VersionPublished | KeyDeleted | TokenRevoked
+    Present
+    | Interest
+    | Moved
+    | InstanceStopped
+    | InstanceOutdated
+    | VersionPublished
+    | KeyDeleted
+    | TokenRevoked
 )

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from instances.engine.holding import Resume
 from instances.models import Delivery, Instance, Transition
 from instances.stored_state import parse_state
+from instances.upgrading import LOOKED_AT_MAX
 from machines.serializers import VersionJson
 from statebacked_site.fields import Flag, JsonObject, Slug, StoredJson, Text, Timestamp
 from statebacked_site.json_text import JsonText
@@ -148,6 +149,55 @@ class SetStatus(JsonObject):
         if given["status"] != Instance.Status.RUNNING.label and "timers" in given:
             raise serializers.ValidationError({"timers": "only goes with the status running"})
         return given
+
+
+class SetVersion(JsonObject):
+    target_machine_version_id = Text()
+
+
+class UpgradeInstances(JsonObject):
+    from_version = Text(
+        required=False,
+        allow_null=True,
+        help_text="The id of the version whose instances are meant; by default of every version"
+        " from which migrations lead to the other.",
+    )
+    to_version = Text(help_text="The id of the version that they should have.")
+    limit = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        max_value=LOOKED_AT_MAX,
+        help_text="How many of the machine's instances are looked at.",
+    )
+    cursor = Text(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="From the answer before: where to go on.",
+    )
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # The names are those of the event that an upgrade records, and no names in Python.
+        outward = {"fromVersion": "from", "toVersion": "to"}
+        return {outward.get(name, name): field for name, field in super().get_fields().items()}
+
+    def validate(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("from_version") == given["to_version"]:
+            raise serializers.ValidationError({"to": "is the version that they are to leave"})
+        return given
+
+
+class UpgradesJson(JsonObject):
+    matched = serializers.IntegerField(
+        help_text="Instances among those that were looked at that can be upgraded."
+    )
+    changed = serializers.IntegerField(
+        help_text="Those of them for which this version was not the desired one before."
+    )
+    cursor = serializers.CharField(
+        required=False, help_text="There are more: send the request again with it."
+    )
 
 
 class TransitionJson(JsonObject):

@@ -30,3 +30,17 @@ def get_version(caller: Caller, public_id: str) -> MachineVersion:
     if version is None:
         raise NotFound("There is no such version")
     return version
+
+
+def version_of(machine: Machine, public_id: str, parameter: str) -> MachineVersion:
+    """A version of this machine, that a request names as `parameter`. Raises NotFound."""
+    version = (
+        MachineVersion.objects.select_related("machine")
+        .filter(machine=machine, public_id=public_id)
+        .first()
+        if SLUG.match(public_id)
+        else None
+    )
+    if version is None:
+        raise NotFound("The machine has no such version", parameter)
+    return version

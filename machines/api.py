@@ -1,4 +1,4 @@
-"""/api/machines, their versions, and the addresses that take code."""
+"""/api/machines, their versions and migrations, and the addresses that take code."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -11,19 +11,26 @@ from rest_framework.response import Response
 
 from authz.permissions import Open, Rule, scope
 from instances.serializers import CreateInstance, StateJson
-from machines import lifecycle, publishing
-from machines.access import get_machine, machines_of
+from machines import lifecycle, publishing, uploads
+from machines.access import get_machine, machines_of, version_of
 from machines.confirmation import check_confirmation
-from machines.models import MachineVersion
+from machines.migration_body import MigrationParser
+from machines.models import MachineVersion, MachineVersionMigration
 from machines.serializers import (
     CodeUploadForm,
     CreateMachine,
+    CreateMigration,
     DeleteMachine,
+    FinalizeMigration,
     FinalizeVersion,
     MachineAnswer,
     MachineJson,
     MachinesPage,
+    MigrationJson,
+    MigrationsPage,
+    ProvisionalMigrationJson,
     ProvisionalVersionJson,
+    PublishedMigrationJson,
     PublishedVersionJson,
     VersionJson,
     VersionsPage,
@@ -117,14 +124,8 @@ class VersionsView(ApiView):
     )
     def post(self, request: Request, machine: str) -> Response:
         found = get_machine(self.caller, machine)
-        provisional = publishing.provision(self.caller, found, datetime.now(UTC))
-        return Response(
-            {
-                "machineVersionId": provisional.signed_id,
-                "codeUploadUrl": urljoin(site_url(request), provisional.upload_path),
-                "codeUploadFields": provisional.upload_fields,
-            }
-        )
+        provisional = uploads.reserve_version(self.caller, found, datetime.now(UTC))
+        return Response(_provisional(request, provisional, "machineVersionId"))
 
 
 class ProvisionalVersionView(ApiView):
@@ -140,17 +141,72 @@ class ProvisionalVersionView(ApiView):
     def put(self, request: Request, machine: str, version: str) -> Response:
         found = get_machine(self.caller, machine)
         given = self.given(FinalizeVersion)
-        published = publishing.finalize(
+        published = publishing.finalize_version(
             self.caller,
             found,
             version,
             client_info=given.get("client_info") or "",
             make_current=given.get("make_current") or False,
         )
-        body: dict[str, Any] = {"machineVersionId": published.version.public_id}
-        if published.warnings:
-            body["warnings"] = published.warnings
-        return Response(body)
+        return Response(
+            _published("machineVersionId", published.version.public_id, published.warnings)
+        )
+
+
+class MigrationsView(ApiView):
+    parser_classes = [MigrationParser]  # noqa: RUF012
+    rules: ClassVar[dict[str, Rule]] = {
+        "GET": scope("machine-versions.read"),
+        "POST": scope("machine-versions.write"),
+    }
+
+    @operation(
+        "List the migrations between the machine's versions, newest first",
+        {200: MigrationsPage},
+        parameters=[CURSOR],
+    )
+    def get(self, request: Request, machine: str) -> Response:
+        found = get_machine(self.caller, machine)
+        migrations = MachineVersionMigration.objects.filter(machine=found)
+        with_versions = migrations.select_related("from_version", "to_version")
+        page = page_of(with_versions, "-id", request.query_params.get("cursor"))
+        return Response(page.body("migrations", lambda migration: MigrationJson(migration).data))
+
+    @operation(
+        "Create a provisional migration from one version to another",
+        {200: ProvisionalMigrationJson},
+        request=CreateMigration,
+        description="Upload its code, an ES module that exports `upgradeState` and"
+        " `upgradeContext`, to the address that is answered, then finalize it.",
+    )
+    def post(self, request: Request, machine: str) -> Response:
+        found = get_machine(self.caller, machine)
+        given = self.given(CreateMigration)
+        provisional = uploads.reserve_migration(
+            self.caller,
+            version_of(found, given["from_machine_version_id"], "fromMachineVersionId"),
+            version_of(found, given["to_machine_version_id"], "toMachineVersionId"),
+            datetime.now(UTC),
+        )
+        return Response(_provisional(request, provisional, "machineVersionMigrationId"))
+
+
+class ProvisionalMigrationView(ApiView):
+    rules: ClassVar[dict[str, Rule]] = {"PUT": scope("machine-versions.write")}
+
+    @operation(
+        "Finalize a migration",
+        {200: PublishedMigrationJson},
+        request=FinalizeMigration,
+        description="Loads the uploaded code; code that can't become a migration is a 400 that says"
+        " what to change, and nothing is created.",
+    )
+    def put(self, request: Request, machine: str, migration: str) -> Response:
+        found = get_machine(self.caller, machine)
+        self.given(FinalizeMigration)
+        published = publishing.finalize_migration(self.caller, found, migration)
+        name = "machineVersionMigrationId"
+        return Response(_published(name, published.migration.public_id, published.warnings))
 
 
 class CodeUploadView(ApiView):
@@ -158,13 +214,31 @@ class CodeUploadView(ApiView):
     parser_classes = [MultiPartParser]  # noqa: RUF012
     rules: ClassVar[dict[str, Rule]] = {"POST": Open("the form carries the upload's own secret")}
 
-    @operation("Upload the code of a provisional version", {204: None}, request=CodeUploadForm)
+    @operation(
+        "Upload the code of a provisional version or migration",
+        {204: None},
+        request=CodeUploadForm,
+    )
     def post(self, request: Request, upload: str) -> Response:
-        secret = request.POST.get(publishing.SECRET_FIELD, "")
-        waiting = publishing.waiting_upload(upload, secret, datetime.now(UTC))
+        secret = request.POST.get(uploads.SECRET_FIELD, "")
+        waiting = uploads.waiting_upload(upload, secret, datetime.now(UTC))
         # Unpacking costs time, and is only done for who has the secret.
-        publishing.receive_code(waiting, code_of(request))
+        uploads.receive_code(waiting, code_of(request))
         return Response(status=204)
+
+
+def _provisional(
+    request: Request, provisional: uploads.Provisional, id_name: str
+) -> dict[str, Any]:
+    return {
+        id_name: provisional.signed_id,
+        "codeUploadUrl": urljoin(site_url(request), provisional.upload_path),
+        "codeUploadFields": provisional.upload_fields,
+    }
+
+
+def _published(id_name: str, public_id: str, warnings: list[str]) -> dict[str, Any]:
+    return {id_name: public_id, "warnings": warnings} if warnings else {id_name: public_id}
 
 
 def site_url(request: Request) -> str:

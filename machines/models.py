@@ -1,4 +1,4 @@
-"""Machines and their immutable versions."""
+"""Machines, their immutable versions, and the migrations between those."""
 
 from typing import ClassVar
 
@@ -6,7 +6,12 @@ from django.core.validators import RegexValidator
 from django.db import models
 
 from authz.models import Org, User
-from statebacked_site.identifiers import IDENTIFIER_LENGTH_MAX, SLUG_PATTERN, new_version_id
+from statebacked_site.identifiers import (
+    IDENTIFIER_LENGTH_MAX,
+    SLUG_PATTERN,
+    new_migration_id,
+    new_version_id,
+)
 
 validate_slug = RegexValidator(SLUG_PATTERN)
 
@@ -46,17 +51,48 @@ class MachineVersion(models.Model):
         return self.public_id
 
 
-class VersionCode(models.Model):
-    """The code of a version: as it was uploaded, and as the runner evaluates it."""
+class MachineVersionMigration(models.Model):
+    """Immutable code that maps states and context from one version of a machine to another.
 
-    version = models.OneToOneField(
-        MachineVersion, on_delete=models.CASCADE, primary_key=True, related_name="code"
+    There may be several between two versions: the newest is used.
+    """
+
+    machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="migrations")
+    public_id = models.CharField(
+        max_length=IDENTIFIER_LENGTH_MAX, unique=True, default=new_migration_id
     )
+    from_version = models.ForeignKey(MachineVersion, on_delete=models.CASCADE, related_name="+")
+    to_version = models.ForeignKey(MachineVersion, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.public_id
+
+
+class Code(models.Model):
+    """Published code: as it was uploaded, and as the runner evaluates it."""
+
     source_gzip = models.BinaryField()  # the uploaded ES module
     source_sha256 = models.CharField(max_length=64)
     source_bytes = models.PositiveIntegerField()
     commonjs_gzip = models.BinaryField()  # made from it by esbuild when it was finalized
     externals = models.JSONField()  # specifiers that the platform provides, e.g. ["npm:xstate@5"]
+
+    class Meta:
+        abstract = True
+
+
+class VersionCode(Code):
+    version = models.OneToOneField(
+        MachineVersion, on_delete=models.CASCADE, primary_key=True, related_name="code"
+    )
+
+
+class MigrationCode(Code):
+    migration = models.OneToOneField(
+        MachineVersionMigration, on_delete=models.CASCADE, primary_key=True, related_name="code"
+    )
 
 
 class VersionDiagram(models.Model):
@@ -77,13 +113,21 @@ class VersionDiagram(models.Model):
 
 
 class CodeUpload(models.Model):
-    """A provisional version: waits for its code, then for being finalized.
+    """A provisional version or migration: waits for its code, then for being finalized.
 
     The upload address carries a secret, works once and expires; finalizing turns the row into a
-    `MachineVersion` with the same public id, or leaves it for another try if the bundle is bad.
+    `MachineVersion` or `MachineVersionMigration` with the same public id, or leaves it for another
+    try if the code is bad.
     """
 
     machine = models.ForeignKey(Machine, on_delete=models.CASCADE, related_name="uploads")
+    # Of a migration; both null for a version.
+    from_version = models.ForeignKey(
+        MachineVersion, on_delete=models.CASCADE, null=True, blank=True, related_name="+"
+    )
+    to_version = models.ForeignKey(
+        MachineVersion, on_delete=models.CASCADE, null=True, blank=True, related_name="+"
+    )
     public_id = models.CharField(
         max_length=IDENTIFIER_LENGTH_MAX, unique=True, default=new_version_id
     )

@@ -1,4 +1,4 @@
-"""JSON of machines and their versions."""
+"""JSON of machines, their versions and migrations."""
 
 from typing import Any
 
@@ -68,10 +68,15 @@ class VersionsPage(JsonObject):
     cursor = serializers.CharField(required=False)
 
 
-class ProvisionalVersionJson(JsonObject):
-    machine_version_id = serializers.CharField(help_text="Signed: for finalizing it.")
+class CodeUploadJson(JsonObject):
+    """Where the code of something provisional goes."""
+
     code_upload_url = serializers.CharField()
     code_upload_fields = serializers.DictField(child=serializers.CharField())
+
+
+class ProvisionalVersionJson(CodeUploadJson):
+    machine_version_id = serializers.CharField(help_text="Signed: for finalizing it.")
 
 
 class FinalizeVersion(JsonObject):
@@ -84,6 +89,43 @@ class FinalizeVersion(JsonObject):
 
 class PublishedVersionJson(JsonObject):
     machine_version_id = serializers.CharField()
+    warnings = serializers.ListField(child=serializers.CharField(), required=False)
+
+
+class MigrationJson(JsonObject):
+    id = serializers.CharField(source="public_id")
+    from_machine_version = VersionJson(source="from_version")
+    to_machine_version = VersionJson(source="to_version")
+    created_at = Timestamp()
+
+
+class MigrationsPage(JsonObject):
+    migrations = MigrationJson(many=True)
+    cursor = serializers.CharField(required=False)
+
+
+class CreateMigration(JsonObject):
+    from_machine_version_id = Text()
+    to_machine_version_id = Text()
+
+    def validate(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given["from_machine_version_id"] == given["to_machine_version_id"]:
+            raise serializers.ValidationError(
+                {"toMachineVersionId": "is the version that the migration is from"}
+            )
+        return given
+
+
+class ProvisionalMigrationJson(CodeUploadJson):
+    machine_version_migration_id = serializers.CharField(help_text="Signed: for finalizing it.")
+
+
+class FinalizeMigration(JsonObject):
+    """Nothing is to be said."""
+
+
+class PublishedMigrationJson(JsonObject):
+    machine_version_migration_id = serializers.CharField()
     warnings = serializers.ListField(child=serializers.CharField(), required=False)
 
 

@@ -18,6 +18,7 @@ from instances.pages.words import version_name
 from machines import diagrams, lifecycle, publishing, state_counts
 from machines.access import get_machine, machines_of
 from machines.cards import cards_of, lit_thumb
+from machines.checked_code import CheckedCode
 from machines.code_view import highlighted
 from machines.errors import InvalidBundle
 from machines.examples_gallery import EXAMPLES, example_named
@@ -210,7 +211,7 @@ def given_code(request: HttpRequest) -> GivenCode:
     return GivenCode(text, file_name, reference or file_name[:100], "make_current" in request.POST)
 
 
-def checked_code(code: GivenCode) -> publishing.CheckedCode:
+def checked_code(code: GivenCode) -> CheckedCode:
     """Compiled and loaded in the sandbox; raises UnusableCode."""
     try:
         compiled = compile_source(code.text, code.file_name)

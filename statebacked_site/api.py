@@ -33,6 +33,7 @@ class JsonParser(BaseParser):
     """A JSON body of bounded size. An empty one counts as `{}`: the published client sends such."""
 
     media_type = "application/json"
+    bytes_max: ClassVar[int] = JSON_BODY_BYTES_MAX
 
     def parse(
         self,
@@ -40,15 +41,19 @@ class JsonParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        body = stream.read(JSON_BODY_BYTES_MAX + 1)
-        if len(body) > JSON_BODY_BYTES_MAX:
-            raise TooLarge(f"The body is larger than {JSON_BODY_BYTES_MAX} bytes")
+        body = stream.read(self.bytes_max + 1)
+        if len(body) > self.bytes_max:
+            raise TooLarge(f"The body is larger than {self.bytes_max} bytes")
         if not body.strip():
             return {}
         try:
-            return parse_json(body)
+            return self.parse_json(body)
         except MalformedJson as exc:
             raise InvalidParameter(f"The body is not valid JSON: {exc}") from exc
+
+    def parse_json(self, body: bytes) -> Any:
+        """Raises MalformedJson."""
+        return parse_json(body)
 
 
 class JsonRenderer(BaseRenderer):

@@ -41,3 +41,7 @@ def new_schedule_id() -> str:
 
 def new_version_id() -> str:
     return new_identifier("ver")
+
+
+def new_migration_id() -> str:
+    return new_identifier("mig")

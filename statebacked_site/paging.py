@@ -37,20 +37,20 @@ def page_of(queryset: QuerySet[Item], order: str, cursor: str | None) -> Page:
     field = order.removeprefix("-")
     if cursor:
         lookup = f"{field}__lt" if order.startswith("-") else f"{field}__gt"
-        queryset = queryset.filter(**{lookup: _key(cursor, str if field == "slug" else int)})
+        queryset = queryset.filter(**{lookup: key_of(cursor, str if field == "slug" else int)})
     items = list(queryset.order_by(order)[: PAGE_SIZE + 1])
     if len(items) <= PAGE_SIZE:
         return Page(items, None)
     items.pop()
-    return Page(items, _cursor(getattr(items[-1], field)))
+    return Page(items, cursor_of(getattr(items[-1], field)))
 
 
-def _cursor(key: str | int) -> str:
+def cursor_of(key: str | int) -> str:
     return base64url.encode(write_json([key]))
 
 
-def _key(cursor: str, kind: type[str] | type[int]) -> str | int:
-    """The key that `_cursor` was given. It is not signed: it can only move within the list."""
+def key_of(cursor: str, kind: type[str] | type[int]) -> str | int:
+    """The key that `cursor_of` was given. It is not signed: it can only move within the list."""
     try:
         match parse_json(base64url.decode(cursor[:CURSOR_LENGTH_MAX])):
             case [str(key)] if kind is str and "\0" not in key:

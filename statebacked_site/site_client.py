@@ -56,17 +56,36 @@ class SiteClient:
             raise
         return True
 
+    def current_version(self, machine: str) -> str | None:
+        """The id of the machine's current version."""
+        version = self.request("GET", f"machines/{machine}").get("currentVersion")
+        return None if version is None else str(version["id"])
+
     def publish_version(self, machine: str, code: bytes, client_info: str) -> str:
         """Upload a bundle as the machine's new current version and return the version's id."""
-        draft = self.request("POST", f"machines/{machine}/v?gzip", {})
+        final = {"clientInfo": client_info, "makeCurrent": True}
+        return self._publish(f"machines/{machine}/v", "machineVersionId", {}, code, final)
+
+    def publish_migration(
+        self, machine: str, code: bytes, from_version: str, to_version: str
+    ) -> str:
+        """Upload a migration between two versions of the machine and return its id."""
+        versions = {"fromMachineVersionId": from_version, "toMachineVersionId": to_version}
+        path = f"machines/{machine}/migrations"
+        return self._publish(path, "machineVersionMigrationId", versions, code, {})
+
+    def _publish(
+        self,
+        path: str,
+        id_name: str,
+        draft_body: dict[str, Any],
+        code: bytes,
+        final_body: dict[str, Any],
+    ) -> str:
+        draft = self.request("POST", f"{path}?gzip", draft_body)
         self._upload(draft["codeUploadUrl"], draft["codeUploadFields"], code)
-        signed_id = draft["machineVersionId"]
-        final = self.request(
-            "PUT",
-            f"machines/{machine}/v/{signed_id}",
-            {"clientInfo": client_info, "makeCurrent": True},
-        )
-        return str(final["machineVersionId"])
+        final = self.request("PUT", f"{path}/{draft[id_name]}", final_body)
+        return str(final[id_name])
 
     def _upload(self, url: str, fields: dict[str, str], code: bytes) -> None:
         boundary = secrets.token_hex(16)

@@ -5,18 +5,22 @@ from django.urls import include, path
 from authz.api import KeysView, KeyView, OrgsView
 from authz.views import account, delete_key, keys_page, sign_in, sign_in_link, sign_out
 from instances.api import (
+    DesiredVersionView,
     EventsView,
     InstanceAdminView,
     InstancesView,
     InstanceView,
     LogsView,
     StatusView,
+    UpgradesView,
 )
 from instances.dead_letters_api import DeadLettersView, DeadLetterView, RedriveView
 from machines.api import (
     CodeUploadView,
     MachinesView,
     MachineView,
+    MigrationsView,
+    ProvisionalMigrationView,
     ProvisionalVersionView,
     VersionsView,
 )
@@ -89,11 +93,19 @@ api = [
     path(MACHINE, MachineView.as_view(), name="machine"),
     path(f"{MACHINE}/v", VersionsView.as_view(), name="versions"),
     path(f"{MACHINE}/v/<str:version>", ProvisionalVersionView.as_view(), name="version"),
+    path(f"{MACHINE}/migrations", MigrationsView.as_view(), name="migrations"),
+    path(
+        f"{MACHINE}/migrations/<str:migration>",
+        ProvisionalMigrationView.as_view(),
+        name="migration",
+    ),
     path(f"{MACHINE}/i", InstancesView.as_view(), name="instances"),
     path(INSTANCE, InstanceView.as_view(), name="instance"),
     path(f"{INSTANCE}/admin", InstanceAdminView.as_view(), name="instance-admin"),
     path(f"{INSTANCE}/events", EventsView.as_view(), name="events"),
     path(f"{INSTANCE}/status", StatusView.as_view(), name="instance-status"),
+    path(f"{INSTANCE}/v", DesiredVersionView.as_view(), name="desired-version"),
+    path(f"{MACHINE}/upgrades", UpgradesView.as_view(), name="upgrades"),
     path(f"{MACHINE}/schedules", SchedulesView.as_view(), name="schedules"),
     path(f"{MACHINE}/schedules/<str:schedule>", ScheduleView.as_view(), name="schedule"),
     path("api/logs", LogsView.as_view(), name="logs"),

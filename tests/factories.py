@@ -15,13 +15,27 @@ from authz import access_tokens, scopes
 from authz.models import Key, Membership, Org, User
 from authz.secrets import encrypt
 from instances.models import Instance, LogEntry, Transition
-from machines.models import Machine, MachineVersion, VersionCode
+from machines.models import (
+    Machine,
+    MachineVersion,
+    MachineVersionMigration,
+    MigrationCode,
+    VersionCode,
+)
 from statebacked_site.identifiers import new_secret
 
 # Django's test client adds `json()` and more to its responses; stubs call the class by no name.
 Answer = Any
 
 AUDIENCE = "https://api.statebacked.dev/"
+
+NO_CODE: dict[str, Any] = {
+    "source_gzip": b"",
+    "source_sha256": "",
+    "source_bytes": 0,
+    "commonjs_gzip": b"",
+    "externals": [],
+}
 
 _numbers = count(1)
 
@@ -88,15 +102,18 @@ def make_version(machine: Machine, client_info: str = "v1") -> MachineVersion:
     version = MachineVersion.objects.create(
         machine=machine, client_info=client_info, xstate_major=5
     )
-    VersionCode.objects.create(
-        version=version,
-        source_gzip=b"",
-        source_sha256="",
-        source_bytes=0,
-        commonjs_gzip=b"",
-        externals=[],
-    )
+    VersionCode.objects.create(version=version, **NO_CODE)
     return version
+
+
+def make_migration(
+    from_version: MachineVersion, to_version: MachineVersion
+) -> MachineVersionMigration:
+    migration = MachineVersionMigration.objects.create(
+        machine=from_version.machine, from_version=from_version, to_version=to_version
+    )
+    MigrationCode.objects.create(migration=migration, **NO_CODE)
+    return migration
 
 
 def make_instance(machine: Machine, slug: str = "order-1", **fields: Any) -> Instance:

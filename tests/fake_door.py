@@ -31,6 +31,16 @@ class FakeDoor:
         self.calls.append(("check_bundle", source))
         return self.check(source)
 
+    def check_migration(self, source: bytes) -> BundleInfo:
+        self.calls.append(("check_migration", source))
+        return self.check(source)
+
+    def instance_outdated(self, instance_id: int) -> None:
+        self.calls.append(("instance_outdated", instance_id))
+
+    def instances_outdated(self, keys: list[tuple[int, str]]) -> None:
+        self.calls.append(("instances_outdated", keys))
+
     def set_status(self, instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
         how = (timers,) if timers else ()
         self.calls.append(("set_status", (instance_id, status, *how)))
@@ -60,6 +70,9 @@ def fake_door(monkeypatch: pytest.MonkeyPatch) -> FakeDoor:
     fake = FakeDoor()
     for name in (
         "check_bundle",
+        "check_migration",
+        "instance_outdated",
+        "instances_outdated",
         "set_status",
         "delete_instance",
         "version_published",

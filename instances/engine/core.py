@@ -28,6 +28,7 @@ from instances.engine.errors import (
     MachineOverLimit,
     MachineThrew,
     MailboxFull,
+    MigrationFailed,
     NotOwner,
     OutcomeUnknown,
     RejectedByAuthorizer,
@@ -53,13 +54,15 @@ from instances.engine.operations import (
     Outcome,
     Reply,
     TimerRow,
+    Upgrade,
     state_body,
 )
 from instances.engine.plan import LOCAL_TIMER_MS
 from instances.engine.request_keys import RequestKeys
-from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess, Runners
+from instances.engine.runners import Question, RunnerDied, RunnerLink, RunnerProcess, Runners
 from instances.engine.steps import SELF_MADE_BURST_MS, ProtocolViolation, check_step
 from instances.engine.store import InstanceRow, Store
+from instances.engine.upgrades import Upgrades
 
 log = logging.getLogger("statebacked.engine")
 
@@ -71,6 +74,10 @@ INIT_EVENT = '{"type":"xstate.init"}'
 
 # What reading a line can raise that is not as it should be.
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+
+
+# Answers to a step that was computed, and changes nothing.
+WITHOUT_TRANSITION = (Code.UNCHANGED, Code.DENIED, Code.THREW)
 
 
 class Clock(Protocol):
@@ -114,6 +121,7 @@ class Engine:
         self.messages = Messages(self)
         self.activations: dict[tuple[int, str], Activation] = {}
         self.loading = Loading(self)
+        self.upgrades = Upgrades(self)
         self.request_keys = RequestKeys(self)
         self.journal = Journal(self)
         self.links: dict[RunnerProcess, RunnerLink] = {}
@@ -207,29 +215,51 @@ class Engine:
     ) -> None:
         """Ask the version's `allowRead` about a committed row; `done` gets a Code or an error."""
 
-        def answered(read: Read, answer: int | EngineReadError) -> None:
-            if isinstance(answer, int):
-                done(answer)
-            elif read.tries < TRIES:
-                ask(read)
-            else:
-                done(MachineOverLimit("allowRead did not answer"))
+        def question(rid: str) -> list[str]:
+            return [f"R\t{rid}\t{slug}\t{state_value(row.state)}\t{row.context}\t{auth}\n"]
 
-        def ask(read: Read) -> None:
+        def answered(link: RunnerLink | None, answer: list[str] | EngineError) -> None:
+            done(answer if isinstance(answer, EngineError) else int(answer[1]))
+
+        self.ask(row.version_id, question, answered)
+
+    def ask(
+        self,
+        version_id: int,
+        lines: Callable[[str], list[str]],
+        done: Callable[[RunnerLink | None, list[str] | EngineError], None],
+    ) -> None:
+        """Ask a runner of a version something that changes nothing: `lines` makes the question from
+        the id of the request. `done` gets the fields of the answer and who gave it, or an error.
+        """
+
+        def answered(question: Question, answer: list[str] | RunnerDied) -> None:
+            if not isinstance(answer, RunnerDied):
+                done(question.link, answer)
+            elif question.tries < TRIES:
+                ask(question)
+            else:
+                done(None, MachineOverLimit("the machine's runner did not answer"))
+
+        def ask(question: Question) -> None:
             def ready(process: RunnerProcess | None, error: Exception | None) -> None:
                 if process is None:
-                    done(unavailable(error))
+                    done(None, unavailable(error))
                     return
                 link = self.link_to(process)
-                read.tries += 1
-                read.rid = rid = str(next(self._rids))
-                link.waiting[rid] = read
-                value = state_value(row.state)
-                link.send(f"R\t{rid}\t{slug}\t{value}\t{row.context}\t{auth}\n".encode())
+                question.link = link
+                question.tries += 1
+                rid = str(next(self._rids))
+                link.waiting[rid] = question
+                for line in lines(rid):
+                    link.send(line.encode())
 
-            self.runners.acquire(row.version_id, ready)
+            self.runners.acquire(version_id, ready)
 
-        ask(Read(answered))
+        ask(Question(answered))
+
+    def take_activation_id(self) -> str:
+        return str(next(self._aids))
 
     # ------------------------------------------------------------------ queue → runner
 
@@ -285,6 +315,11 @@ class Engine:
             _, context, parent, *_ = operation.creation
             slug = operation.key[1]
             line = f"C\t{aid}\t{rid}\t{slug}\t{context}\t{operation.auth}\t{parent}\n"
+        elif isinstance(operation, Upgrade):
+            line = (
+                f"U\t{aid}\t{rid}\t{operation.key[1]}\t{operation.migrations}"
+                f"\t{operation.description}\t{operation.before}\n"
+            )
         else:
             assert kind is Kind.LOST_SERVICE, kind
             line = f"O\t{aid}\t{rid}\t{operation.child}\n"
@@ -306,7 +341,8 @@ class Engine:
         """Process what another node sends; it goes no further from here."""
         operation.forwarded = True
         if operation.kind is Kind.MESSAGE:
-            self.messages.wake(operation.key, forwarded=True)
+            due_ms = int(operation.event or 0)
+            self.messages.wake(operation.key, due_ms=due_ms, forwarded=True)
             operation.answer(b"{}")
         else:
             self.submit(operation)
@@ -337,7 +373,7 @@ class Engine:
     def mount(
         self, key: tuple[int, str], row_id: int | None, version_id: int, link: RunnerLink
     ) -> Activation:
-        activation = Activation(str(next(self._aids)), key, row_id, version_id, link)
+        activation = Activation(self.take_activation_id(), key, row_id, version_id, link)
         link.activations[activation.aid] = activation
         if link.is_full():
             self._evict(link)
@@ -366,23 +402,38 @@ class Engine:
             return
         now_ms = self.clock.now_ms()
         ready: list[Operation] = []
+        request: Operation | Question | None = None
+        fields: list[str] = []
         try:
             for line in lines:
+                request = None
                 fields = line.decode().split("\t")
                 request = link.waiting.pop(fields[0], None)
                 if request is None:
                     self._on_notice(link, fields, now_ms)
-                elif isinstance(request, Read):
-                    request.send(request, int(fields[1]))
+                elif isinstance(request, Question):
+                    request.answer(request, fields)
                 else:
                     self._on_answer(link, request, fields, now_ms, ready)
         except (ProtocolViolation, *MALFORMED) as error:
             log.warning("version %s: runner broke the protocol: %r", process.version_id, error)
+            if request is not None:
+                self._put_back(link, fields[0], request)
             process.kill("protocol")
         if ready:
             self.store.put(ready)
         if link.quarantined:
             self.crashes.go_on(link)
+
+    def _put_back(self, link: RunnerLink, rid: str, request: Operation | Question) -> None:
+        """An answer can't be understood: what was asked is still in flight as the runner ends."""
+        link.waiting[rid] = request
+        if isinstance(request, Operation):
+            if request not in request.activation.sent:
+                request.activation.sent.appendleft(request)
+            if not request.suspect:
+                request.suspect = True  # it is the culprit
+                link.suspects += 1
 
     def _on_answer(
         self,
@@ -398,8 +449,9 @@ class Engine:
             link.suspects -= 1
         if activation.closing:
             return  # its end has begun; what was sent is tried again then
-        if not activation.sent or activation.sent.popleft() is not operation:
+        if not activation.sent or activation.sent[0] is not operation:
             raise ProtocolViolation("an answer out of order")
+        activation.sent.popleft()
         code = int(fields[1])
         operation.code = code
         if code == Code.CHANGED or code == Code.CHANGED_WITH_EFFECTS:
@@ -429,13 +481,17 @@ class Engine:
                 return
             # Steps behind it were computed on a state that will not be: start again without it.
             self.refuse(operation, error)
-            self._restart(activation)
+            self.restart(activation)
             return
         if code == Code.UNKNOWN_ACTIVATION:
             activation.sent.appendleft(operation)
-            self._restart(activation)
+            self.restart(activation)
             return
         operation.state = fields[2] if len(fields) > 2 else ""  # the error object, if any
+        if code not in WITHOUT_TRANSITION or (
+            operation.kind is Kind.UPGRADE and code != Code.THREW
+        ):
+            raise ProtocolViolation(f"unknown code {code}")
         if activation.uncommitted or operation.delivery is not None or self.store.has_other_writers:
             # Computed on steps that are not committed: it waits behind them (and a delivery that
             # changes nothing is consumed by a write).
@@ -534,7 +590,7 @@ class Engine:
             # Its row was read before the word of its commit came here, for an event that was in a
             # hurry. There must not be two: the services of this one are not lost.
             mounted.children = SETTLED
-            self._restart(mounted)
+            self.restart(mounted)
 
     def _schedule(self, activation: Activation, timers: list[TimerRow]) -> None:
         soon = self.clock.now_ms() + LOCAL_TIMER_MS
@@ -563,7 +619,7 @@ class Engine:
             if m.key is None or m.due_at_ms >= now_ms + LOCAL_TIMER_MS:
                 continue
             if m.due_at_ms <= now_ms:
-                self.messages.wake(m.key)
+                self.messages.wake(m.key, due_ms=m.due_at_ms)
             else:
                 delivery = Delivery(m.delivery_id, m.kind, m.key, "", m.due_at_ms, 0, 1, m.send_id)
                 self.on_timers([delivery])
@@ -592,23 +648,23 @@ class Engine:
                 else:
                     activation.waiters.append(operation)
             return
-        if operation.kind is Kind.INIT:
+        if operation.kind in (Kind.INIT, Kind.UPGRADE):
             self._forget(activation)
         if code == Code.DENIED:
             if operation.state:
                 self.journal.thrown(activation, operation, "authorizer threw")
             self.refuse(operation, RejectedByAuthorizer("the machine's authorizer said no"))
-        elif code == Code.THREW:
+        else:
             name, message, stack = error_fields(operation.state)
-            self.journal.thrown(activation, operation, "event failed")
-            thrown: EngineError = MachineThrew(f"{name}: {message}" if name else message, stack)
+            is_upgrade = operation.kind is Kind.UPGRADE
+            what, error = ("upgrade", MigrationFailed) if is_upgrade else ("event", MachineThrew)
+            self.journal.thrown(activation, operation, f"{what} failed")
+            thrown: EngineError = error(f"{name}: {message}" if name else message, stack)
             if name == "ContextTooLarge":
                 thrown = ContextTooLarge(message)
             self.refuse(operation, thrown)
             if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
                 self._service_event_failed(activation, operation, thrown)
-        else:
-            raise ProtocolViolation(f"unknown code {code}")
 
     def _service_event_failed(
         self, activation: Activation, operation: Operation, thrown: EngineError
@@ -647,7 +703,7 @@ class Engine:
                 self.refuse(operation, Unavailable("the database refused the transition"))
             case Outcome.AMBIGUOUS:
                 self.refuse(operation, OutcomeUnknown("the database did not answer in time"))
-        self._restart(activation)
+        self.restart(activation)
 
     # ------------------------------------------------------------------ after each step
 
@@ -655,6 +711,9 @@ class Engine:
         if activation.closing:
             if not activation.uncommitted:
                 self._close_now(activation)
+            return
+        if activation.outdated and activation.is_settled():
+            self.close(activation)
             return
         if activation.queue:
             self.send_queued(activation)
@@ -715,7 +774,7 @@ class Engine:
             if link.retiring and not link.activations and not link.waiting:
                 self.runners.release(link.process)
 
-    def _restart(self, activation: Activation) -> None:
+    def restart(self, activation: Activation) -> None:
         """What is not committed of this activation is void: end it, and do that work anew.
 
         Steps that are with the store come back as conflicts, since the activation is dead.
@@ -744,7 +803,7 @@ class Engine:
             self.store.release(activation.row_id, activation.seq)
         self._forget(activation)
         for operation in again:
-            self._try_again(operation)
+            self.try_again(operation)
         if activation.link.alive and activation.link.quarantined:
             self.crashes.go_on(activation.link)
 
@@ -756,9 +815,12 @@ class Engine:
             if operation.suspect:
                 link.suspects -= 1
 
-    def _try_again(self, operation: Operation) -> None:
+    def try_again(self, operation: Operation) -> None:
         if operation.kind in (Kind.SERVICE, Kind.LOST_SERVICE):
             return  # of the activation that is gone; its lost services are in the row
+        if operation.kind is Kind.UPGRADE:
+            self.upgrades.again(operation)
+            return
         if operation.delivery is not None and self.messages.is_void(operation):
             self.messages.ended(operation.delivery)
         elif operation.tries >= self.tries:
@@ -839,6 +901,21 @@ class Engine:
             _tell(reply, found)
 
         self.store.delete(row_id, done)
+
+    def reload(self, key: tuple[int, str]) -> None:
+        """The row of an instance wants another version, or none any more, here or on another node.
+
+        What is with the store still counts; the rest is done anew on what the row says. While
+        services run they go on; then the activation ends.
+        """
+        self.loading.reload(key)
+        activation = self.activations.get(key)
+        if activation is None:
+            return
+        if activation.is_settled():
+            self.close(activation)
+        else:
+            activation.outdated = True
 
     def end(self, key: tuple[int, str], *, is_deleted: bool) -> None:
         """An instance was paused or deleted, here or on another node: its services stop."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from instances.engine.errors import MachineOverLimit
 from instances.engine.operations import Activation, Operation
-from instances.engine.runners import EngineReadError, Read, RunnerLink, RunnerProcess
+from instances.engine.runners import Question, RunnerDied, RunnerLink, RunnerProcess
 from instances.engine.store import LogRow
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Crashes:
         for activation in list(link.activations.values()):
             engine.close(activation)
         for request in waiting:
-            if isinstance(request, Read):
-                request.send(request, EngineReadError(reason))
+            if isinstance(request, Question):
+                request.answer(request, RunnerDied(reason))
 
     def is_held_up(self, activation: Activation, operation: Operation) -> bool:
         """While a runner has suspects it works on them, and on what stands before them, alone."""

@@ -19,7 +19,14 @@ from instances.engine.node import EngineNode
 from instances.engine.postgres_session import DatabaseError
 from instances.lookups import LeanCaller, callers, machines
 from instances.models import Instance
-from instances.news import InstanceStopped, KeyDeleted, Message, TokenRevoked, VersionPublished
+from instances.news import (
+    InstanceOutdated,
+    InstanceStopped,
+    KeyDeleted,
+    Message,
+    TokenRevoked,
+    VersionPublished,
+)
 from instances.runtime.bundle import BundleInfo
 
 log = logging.getLogger("statebacked.engine")
@@ -87,6 +94,11 @@ def check_bundle(source: bytes) -> BundleInfo:
     return run(node().pool.check_bundle(source))
 
 
+def check_migration(source: bytes) -> BundleInfo:
+    """The same for an uploaded migration."""
+    return run(node().pool.check_migration(source))
+
+
 def set_status(instance_id: int, status: int, timers: Resume = Resume.ORIGINAL) -> bool:
     """Pause or resume an instance; False if it is gone."""
     here = node()
@@ -113,6 +125,31 @@ def delete_instance(instance_id: int) -> bool:
         _tell_others(InstanceStopped(*key, True))
     here.loop.call_soon_threadsafe(here.places.note_deleted, instance_id)
     return found
+
+
+def instance_outdated(instance_id: int) -> None:
+    """Another version is desired for an instance, or none any more: that is in its row by now.
+
+    When this returns, its next event here finds the row. Other processes hear of it, or notice when
+    they commit.
+    """
+    key = _key_of(instance_id)
+    if key is not None:
+        instances_outdated([key])
+        _tell_others(InstanceOutdated(*key))
+
+
+def instances_outdated(keys: list[tuple[int, str]]) -> None:
+    """The same for many. Other processes notice when they commit: so much news would not pay."""
+    if _node is None:
+        return
+    engine = _node.engine
+
+    async def reload() -> None:
+        for key in keys:
+            engine.reload(key)
+
+    run(reload())
 
 
 def _key_of(instance_id: int) -> tuple[int, str] | None:

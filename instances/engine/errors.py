@@ -66,6 +66,12 @@ class MachineThrew(EngineError):
         self.stack = stack
 
 
+class MigrationFailed(MachineThrew):
+    """The instance is to be upgraded before its next event, and can't be; it is as before."""
+
+    code = "migration-failed"
+
+
 class MachineOverLimit(EngineError):
     """The step used too much time or memory, and its runner was killed."""
 

@@ -405,9 +405,9 @@ def _error(content: bytes) -> EngineError:
         told = msgspec.json.decode(content, type=ForwardedError)
     except msgspec.DecodeError:
         return OutcomeUnknown("the node that runs this instance gave no answer")
-    if told.type == "MachineThrew":
-        return errors.MachineThrew(told.message, told.stack)
     known = getattr(errors, told.type, None)
+    if isinstance(known, type) and issubclass(known, errors.MachineThrew):
+        return known(told.message, told.stack)
     if isinstance(known, type) and issubclass(known, EngineError):
         error: EngineError = known(told.message)
         return error

@@ -7,6 +7,7 @@ instance is paused, or is sent to it later, is held when it finds the instance p
 
 from enum import IntEnum
 
+PAUSED = 1  # status of an instance
 HELD_MS = 1 << 60  # added to the due time of what is held; 36 million years
 
 

@@ -16,9 +16,10 @@ from instances.engine.errors import (
 )
 from instances.engine.json_texts import public_of
 from instances.engine.mailbox import MAILBOX_EVENTS
-from instances.engine.operations import SETTLED, Kind, Operation
+from instances.engine.operations import SETTLED, Activation, Kind, Operation
 from instances.engine.runners import RunnerProcess
 from instances.engine.store import InstanceRow
+from instances.engine.upgrades import is_to_upgrade
 
 if TYPE_CHECKING:
     from instances.engine.core import Engine
@@ -33,6 +34,7 @@ class Loading:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.waiting: dict[tuple[int, str], list[Operation]] = {}
+        self._outdated: set[tuple[int, str]] = set()  # the row that was read is to be read again
 
     def load(self, operation: Operation) -> None:
         """Read the row and mount it; single flight, so one load never makes two activations."""
@@ -51,9 +53,17 @@ class Loading:
             else:
                 waiting.append(operation)
             return
-        key = operation.key
-        self.waiting[key] = [operation]
+        self.waiting[operation.key] = [operation]
+        self._read(operation.key)
+
+    def _read(self, key: tuple[int, str]) -> None:
+        self._outdated.discard(key)
         self.engine.store.read(key, lambda row: self._on_row(key, row))
+
+    def reload(self, key: tuple[int, str]) -> None:
+        """What is being mounted may have been read before somebody changed it."""
+        if key in self.waiting:
+            self._outdated.add(key)
 
     def _on_row(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
         if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
@@ -61,6 +71,9 @@ class Loading:
             if key not in self.waiting:
                 return
         if isinstance(row, InstanceRow) and row.status == 0:
+            if is_to_upgrade(row) and key not in self.engine.activations:
+                self.engine.upgrades.begin(key, row)
+                return
             self.engine.runners.acquire(
                 row.version_id, lambda process, error: self._mount_row(key, row, process, error)
             )
@@ -86,6 +99,9 @@ class Loading:
         process: RunnerProcess | None,
         error: Exception | None,
     ) -> None:
+        if key in self._outdated:
+            self._read(key)
+            return
         operations = self.waiting.pop(key)
         current = self.engine.activations.get(key)
         if current is not None:  # it was created here meanwhile
@@ -98,18 +114,13 @@ class Loading:
             return
         link = self.engine.link_to(process)
         activation = self.engine.mount(key, row.id, row.version_id, link)
-        activation.seq = activation.tail_seq = row.seq
-        activation.ts = activation.tail_ts = row.ts
+        self.go_on_from(activation, row)
         activation.state, activation.extra = row.state, row.extra
         activation.context, activation.children = row.context, row.children
         activation.public = public_of(row.context)
-        if row.parent_id is not None:
-            activation.parent = row.parent_id, row.parent_child or ""
-        # The node of an earlier step may have a faster clock: what it sent then must stay first.
-        activation.sent_ms = min(row.ts, self.engine.clock.now_ms() + CLOCKS_DIFFER_MS)
-        activation.deadline_ms = self.engine.clock.now_ms() + self.engine.settle_limit_ms
         # What comes next goes to another node: this copy would only be found to be old.
         activation.is_passing = key in self.engine.elsewhere.homes
+        activation.outdated = row.desired_version_id is not None and not row.is_done()
         self.engine.activations[key] = activation
         link.weight += activation.weight()
         line = (
@@ -128,3 +139,13 @@ class Loading:
                 )
         for operation in operations:
             self.engine.enqueue(activation, operation)
+
+    def go_on_from(self, activation: Activation, row: InstanceRow) -> None:
+        """Have an activation go on where the history of a row has come to."""
+        activation.seq = activation.tail_seq = row.seq
+        activation.ts = activation.tail_ts = row.ts
+        if row.parent_id is not None:
+            activation.parent = row.parent_id, row.parent_child or ""
+        # The node of an earlier step may have a faster clock: what it sent then must stay first.
+        activation.sent_ms = min(row.ts, self.engine.clock.now_ms() + CLOCKS_DIFFER_MS)
+        activation.deadline_ms = self.engine.clock.now_ms() + self.engine.settle_limit_ms

@@ -44,6 +44,7 @@ class Target:
         "again",
         "busy",
         "claimed",
+        "due_ms",
         "forwarded",
         "has_more",
         "in_flight",
@@ -58,6 +59,7 @@ class Target:
         self.waiting: deque[Delivery] = deque()  # read, not yet begun
         self.in_flight: set[int] = set()
         self.claimed: dict[int, Delivery] = {}  # whose claims are renewed until they have ended
+        self.due_ms = 0  # what woke it is due, whatever this node's clock says
         self.busy = False  # being read, or it waits after trouble, or is about to begin something
         self.again = False  # something has come since it was read
         self.has_more = False  # than was read at once
@@ -71,8 +73,19 @@ class Messages:
         self.engine = engine
         self.targets: dict[Key, Target] = {}
 
-    def wake(self, key: Key, delivery: Delivery | None = None, *, forwarded: bool = False) -> None:
-        """Deliver what is due for this target; `delivery` is a row of it that was claimed."""
+    def wake(
+        self,
+        key: Key,
+        delivery: Delivery | None = None,
+        *,
+        due_ms: int = 0,
+        forwarded: bool = False,
+    ) -> None:
+        """Deliver what is due for this target; `delivery` is a row of it that was claimed.
+
+        `due_ms` is the due time of what another node, or an earlier moment of this one, has found
+        due: by the clock of this node that time may be still to come.
+        """
         if self.engine.draining:
             if delivery is not None:
                 self.engine.on_delivered(delivery)
@@ -82,6 +95,8 @@ class Messages:
             target = self.targets[key] = Target(key)
         if delivery is not None:
             target.claimed[delivery.id] = delivery
+            due_ms = delivery.due_at_ms
+        target.due_ms = max(target.due_ms, due_ms)
         target.forwarded = target.forwarded or forwarded
         if target.busy or target.in_flight:
             target.again = True
@@ -101,14 +116,15 @@ class Messages:
         engine = self.engine
         engine.store.find_due(
             target.key,
-            engine.clock.now_ms(),
+            max(engine.clock.now_ms(), target.due_ms),
             READ_ROWS,
             lambda rows: self._found(target, rows),
         )
 
     def _found(self, target: Target, rows: list[Delivery] | Exception) -> None:
         if isinstance(rows, Exception):
-            log.warning("what is due for %s can't be read: %s", target.key, rows)
+            if not isinstance(rows, InstancePaused):
+                log.warning("what is due for %s can't be read: %s", target.key, rows)
             self._pause(target)
             return
         target.has_more = len(rows) == READ_ROWS
@@ -117,7 +133,11 @@ class Messages:
 
     def _pause(self, target: Target) -> None:
         clock = self.engine.clock
-        clock.call_at(clock.monotonic() + TROUBLE_S, self._read, target)
+        clock.call_at(clock.monotonic() + TROUBLE_S, self._read_again, target)
+
+    def _read_again(self, target: Target) -> None:
+        target.forwarded = False  # whoever has told this node may have been wrong
+        self._read(target)
 
     # ------------------------------------------------------------------ delivering
 
@@ -179,7 +199,7 @@ class Messages:
                 self.refused(delivery, MachineNotFound("there is no machine of that name"))
             else:
                 self.ended(delivery)
-                self.wake((machine_id, delivery.key[1]))
+                self.wake((machine_id, delivery.key[1]), due_ms=delivery.due_at_ms)
 
         self.engine.store.find_machine(delivery.id, found)
 
@@ -251,11 +271,14 @@ class Messages:
         assert operation.delivery is not None
         target = self.targets.get(operation.key)
         if target is not None and not target.left:
-            target.left = target.void = True
+            target.void = True
             forward = self.engine.elsewhere.forward
+            # One hop at most: who was told by another node looks again before it tells a third.
             if forward is not None and not target.forwarded:
+                target.left = True
                 # If it does not arrive, the claims end and somebody else wakes the target.
-                forward(Operation(Kind.MESSAGE, operation.key, "", ""), address)
+                due_ms = str(operation.delivery.due_at_ms)
+                forward(Operation(Kind.MESSAGE, operation.key, due_ms, ""), address)
         self.ended(operation.delivery)
 
 

@@ -81,9 +81,11 @@ class EngineNode:
     async def start(self) -> None:
         self.loop = asyncio.get_running_loop()
         await self._open_store()
+        codes = VersionCodes()
         self.pool = RunnerPool(
             self.settings.runtime,
-            load_code=VersionCodes().load,
+            load_code=codes.load,
+            load_migration=codes.load_migration,
             on_lines=lambda runner, lines: self.engine.on_lines(runner, lines),
             on_exit=lambda runner, reason: self.engine.on_exit(runner, reason),
             on_retire=lambda runner: self.engine.on_retire(runner),

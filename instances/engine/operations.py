@@ -23,6 +23,7 @@ class Kind(IntEnum):
     MESSAGE = 3
     SERVICE = 4
     LOST_SERVICE = 5
+    UPGRADE = 6
 
 
 class DeliveryKind(IntEnum):
@@ -127,6 +128,26 @@ class TimerRow:
         self.due_at_ms = due_at_ms
         self.hops = hops
         self.delivery_id = 0  # given by the store
+
+
+class Rename:
+    """A timer that goes on as what another version calls it: its row is replaced by a new one.
+
+    The new row has an id of its own, so that whoever still has the old one in hand finds it gone.
+    """
+
+    __slots__ = ("attempts", "delivery_id", "due_at_ms", "event", "hops", "n", "send_id", "to")
+
+    def __init__(self, n: int, send_id: str, to: str, event: str) -> None:
+        self.n = n  # position among the step's effects
+        self.send_id = send_id  # so far
+        self.to = to
+        self.event = event
+        # Given by the store. No due time: there was no such timer, or nobody knows.
+        self.delivery_id = 0
+        self.due_at_ms: int | None = None
+        self.attempts = 0
+        self.hops = 0
 
 
 class MessageRow:
@@ -308,6 +329,28 @@ class Operation:
     commit_id: int
 
 
+class Upgrade(Operation):
+    """The step that takes a settled instance to another version, just before its next event."""
+
+    __slots__ = ("before", "description", "migrations", "renames")
+
+    def __init__(
+        self,
+        key: tuple[int, str],
+        event: str,
+        reply: Reply,
+        *,
+        migrations: str,
+        description: str,
+        before: str,
+    ) -> None:
+        super().__init__(Kind.UPGRADE, key, event, "", reply)
+        self.migrations = migrations  # JSON list of their ids, in order
+        self.description = description  # of its state, in words that no version has of its own
+        self.before = before  # its context
+        self.renames: list[Rename] = []
+
+
 class Activation:
     """One live load of an instance in one runner, and the queue of what it is asked to do.
 
@@ -330,6 +373,7 @@ class Activation:
         "is_passing",
         "key",
         "link",
+        "outdated",
         "parent",
         "public",
         "queue",
@@ -376,6 +420,7 @@ class Activation:
         self.sent_ms = 0  # due time of the latest message: the next one must not come before it
         self.hops = 0  # of the latest step from outside
         self.timer: Any = None  # of the settle deadline
+        self.outdated = False  # its row wants another version: it ends as soon as it has settled
         self.closing = False  # sends nothing more; ends when `uncommitted` is empty
         self.dead = False  # what is not committed is void (also set by the store's writer thread)
         self.is_passing = (

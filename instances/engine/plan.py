@@ -17,6 +17,8 @@ from instances.engine.operations import (
     MessageRow,
     Operation,
     Outcome,
+    Rename,
+    Upgrade,
 )
 
 PURGE_ROWS = 5_000  # history rows of a deleted instance that one transaction removes
@@ -98,6 +100,11 @@ class Plan:
         self.consumed: list[tuple[Activation, int]] = []  # delivery ids
         # What committed nothing was computed on a state that must still be the latest: its seq.
         self.confirms: dict[Activation, int] = {}
+        # Those of which no step is an event from outside: they may go on where another version is
+        # desired.
+        self.inner: set[Activation] = set()
+        self.upgrades: set[Activation] = set()  # those that get another version
+        self.renames: list[tuple[Upgrade, Rename]] = []
         self.cancels: list[tuple[Operation, str]] = []
         self.cancelling: set[Activation] = set()
         # What is to be delivered, by delivery id: the columns of `DeliveryValues`.
@@ -113,6 +120,11 @@ class Plan:
             self.outcomes.append((operation, Outcome.CONFLICT))
             return
         self.outcomes.append((operation, Outcome.COMMITTED))
+        if operation.kind > Kind.MESSAGE:
+            if activation not in self.updates and activation not in self.confirms:
+                self.inner.add(activation)
+        elif self.inner:
+            self.inner.discard(activation)
         code = operation.code
         delivery = operation.delivery
         if delivery is not None and code in CONSUMING:
@@ -153,6 +165,15 @@ class Plan:
         )
         if operation.cancels or operation.timers or operation.messages:
             self._add_effects(operation)
+        if isinstance(operation, Upgrade):
+            self.upgrades.add(activation)
+            for rename in operation.renames:
+                rename.due_at_ms = None
+                operation.cancelled_ids = None
+                if not rename.delivery_id:
+                    rename.delivery_id = self.ids.take_delivery_id()
+                self.renames.append((operation, rename))
+                self.cancelling.add(activation)
 
     def _add_insert(self, operation: Operation) -> None:
         activation = operation.activation
@@ -212,7 +233,7 @@ class Plan:
                 timer.event,
                 timer.hops,
                 timer.due_at_ms,
-                *self._claim(operation, timer.due_at_ms),
+                *self.claim(operation, timer.due_at_ms),
                 operation.created_at_ms,
                 machine_id,
                 slug,
@@ -238,13 +259,20 @@ class Plan:
                 message.event,
                 message.hops,
                 message.due_at_ms,
-                *self._claim(operation, message.due_at_ms),
+                *self.claim(operation, message.due_at_ms),
                 operation.created_at_ms,
                 machine_id,
                 slug,
             )
 
-    def _claim(self, operation: Operation, due_at_ms: int) -> tuple[int, int]:
+    def wanted_version(self, activation: Activation) -> int:
+        """What the row's desired version must be: this one; none (0), unless its services run;
+        or anything (-1)."""
+        if activation in self.upgrades:
+            return activation.version_id
+        return -1 if activation in self.inner else 0
+
+    def claim(self, operation: Operation, due_at_ms: int) -> tuple[int, int]:
         """Until when it is claimed, and how often: what is due soon is run without asking again."""
         if due_at_ms < operation.created_at_ms + LOCAL_TIMER_MS:
             return operation.created_at_ms + self.claim_ms, 1

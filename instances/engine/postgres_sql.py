@@ -16,6 +16,7 @@ from instances.engine.plan import (
     DUE_COLUMNS,
     HISTORY_COLUMNS,
     INSTANCE_COLUMNS,
+    LOCAL_TIMER_MS,
     sender_of,
 )
 
@@ -40,6 +41,7 @@ INSTANCE_ARRAYS = """id bigint, slug text, version_id bigint, ts bigint, state t
  parent_id bigint, parent_child text"""
 UPDATE_ARRAYS = """id bigint, base bigint, seq bigint, ts bigint, state text, extra text,
  context text"""
+SETTLING_ARRAYS = ", children text, settle_deadline bigint, version bigint"
 HISTORY_ARRAYS = """instance_id bigint, seq bigint, commit_id bigint, kind bigint, event text,
  state text, context text, effects text, report text, auth_context text, duration_us bigint,
  version_id bigint, request_key text, caused_by bigint, ts bigint, created_at bigint"""
@@ -49,6 +51,9 @@ DELIVERY_ARRAYS = """id bigint, kind bigint, target_machine text, target_slug te
  hops bigint, due_at bigint, claim_until bigint, claims bigint, created_at bigint,
  source_machine_id bigint, source_slug text"""
 
+RENAME_ARRAYS = """row_id bigint, send_id text, id bigint, new_send_id text, new_event text,
+ new_seq bigint, new_n bigint, at bigint"""
+
 HISTORY_VALUES = """x.instance_id, x.seq, x.commit_id, x.kind, x.event, x.state, x.context,
  x.effects, x.report, x.auth_context, x.duration_us, x.version_id, nullif(x.request_key, ''),
  nullif(x.caused_by, 0), x.ts, x.created_at"""
@@ -57,57 +62,67 @@ LOCKED = """locked AS MATERIALIZED (SELECT t.id FROM instance t WHERE t.id = ANY
  ORDER BY t.id FOR NO KEY UPDATE)"""
 
 # Steps of settled instances that create, consume and cancel nothing: what a busy site does most.
-# Returns the ids of the instances that moved.
+# A desired version stands in the way of events that find their instance settled. Returns the ids of
+# the instances that moved.
 STEPS = f"""WITH {LOCKED},
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
    context = x.context, children = '[]', owner = $24::text, settle_deadline = NULL
  FROM {_unnest("x", UPDATE_ARRAYS, 1)}
  WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
+   AND (t.desired_version_id IS NULL OR t.children <> '[]')
  RETURNING t.id),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
  FROM {_unnest("x", HISTORY_ARRAYS, 8)}
  WHERE (x.instance_id IN (SELECT id FROM moved)) IS TRUE)
 SELECT id, NULL FROM moved"""
 
-# Everything that a batch can do. Parameters: updates (1-9: as above, then children and deadline),
-# history (10-25), inserts (26-38), confirms (39-40), consumed deliveries with the instance that
-# consumes them (41-42), deliveries (43-59), cancels (60-61), this node (62).
+
+# Everything that a batch can do. Parameters: updates (1-10: as above, then children, deadline and
+# `Plan.wanted_version`), history (11-26), inserts (27-39), confirms (40-42: the last tells whether
+# no event from outside is among them), consumed deliveries with the instance that consumes them
+# (43-44), deliveries (45-61), cancels (62-63), this node (64).
 # What an instance does takes place as a whole, or not at all. Returns the ids of the instances
 # whose part took place, (instance, cancelled delivery, send id), and of each message that was
 # written (target's machine, delivery, target's name): the first column tells which of these.
-BATCH = f"""WITH {LOCKED},
+# What has come to its end changes no more, whatever version is desired.
+def _batch(also: str = "", more: str = "", found: str = "") -> str:
+    """`also` is set of instances that move; `more` is done besides, and returns `found`."""
+    return f"""WITH {LOCKED},
 consumed AS MATERIALIZED (SELECT d.id FROM delivery d
- WHERE d.id = ANY ($42::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
-lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 41)}
+ WHERE d.id = ANY ($44::bigint[]) AND (SELECT count(*) FROM locked) >= 0 ORDER BY d.id FOR UPDATE),
+lacking AS MATERIALIZED (SELECT x.row_id FROM {_unnest("x", "row_id bigint, id bigint", 43)}
  WHERE x.id NOT IN (SELECT id FROM consumed)),
 moved AS (UPDATE instance t SET seq = x.seq, ts = x.ts, state = x.state, extra = x.extra,
-   context = x.context, children = x.children, owner = $62::text,
-   settle_deadline = nullif(x.settle_deadline, 0)
- FROM {_unnest("x", UPDATE_ARRAYS + ", children text, settle_deadline bigint", 1)}
+   context = x.context, children = x.children, owner = $64::text,
+   settle_deadline = nullif(x.settle_deadline, 0){also}
+ FROM {_unnest("x", UPDATE_ARRAYS + SETTLING_ARRAYS, 1)}
  WHERE (SELECT count(*) FROM locked) >= 0 AND t.id = x.id AND t.seq = x.base AND t.status = 0
+   AND (x.version <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]')
+   AND (x.version <= 0 OR (t.desired_version_id = x.version AND t.children = '[]'))
    AND t.id NOT IN (SELECT row_id FROM lacking) RETURNING t.id),
 made AS (INSERT INTO instance ({INSTANCE_COLUMNS}, owner, org_id, status, seq)
  SELECT x.id, x.slug, x.version_id, x.ts, x.state, x.extra, x.context, x.children,
    nullif(x.settle_deadline, 0), x.created_at, x.machine_id, nullif(x.parent_id, 0),
-   CASE WHEN x.parent_id <> 0 THEN x.parent_child END, $62::text, m.org_id, 0, 1
- FROM {_unnest("x", INSTANCE_ARRAYS, 26)} JOIN machines_machine m ON m.id = x.machine_id
+   CASE WHEN x.parent_id <> 0 THEN x.parent_child END, $64::text, m.org_id, 0, 1
+ FROM {_unnest("x", INSTANCE_ARRAYS, 27)} JOIN machines_machine m ON m.id = x.machine_id
  WHERE x.id NOT IN (SELECT row_id FROM lacking)
  ORDER BY x.machine_id, x.slug ON CONFLICT (machine_id, slug) DO NOTHING RETURNING id),
-confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint", 39)}
+confirmed AS (SELECT x.id FROM {_unnest("x", "id bigint, seq bigint, is_inner bigint", 40)}
  JOIN instance t ON t.id = x.id AND t.seq = x.seq AND t.status = 0
+   AND (x.is_inner <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]'
+     OR t.state LIKE '%"done":true}}')
  WHERE x.id NOT IN (SELECT row_id FROM lacking)),
 done AS (SELECT id FROM moved UNION ALL SELECT id FROM made UNION ALL SELECT id FROM confirmed),
 history AS (INSERT INTO transition ({HISTORY_COLUMNS}) SELECT {HISTORY_VALUES}
- FROM {_unnest("x", HISTORY_ARRAYS, 10)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
-used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 41)}
- WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE),
+ FROM {_unnest("x", HISTORY_ARRAYS, 11)} WHERE (x.instance_id IN (SELECT id FROM done)) IS TRUE),
+used AS (DELETE FROM delivery d USING {_unnest("x", "row_id bigint, id bigint", 43)}
+ WHERE d.id = x.id AND (x.row_id IN (SELECT id FROM done)) IS TRUE RETURNING d.id),
 cancelled AS (DELETE FROM delivery d WHERE d.id IN (
    SELECT (SELECT e.id FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
-      AND e.id <> ALL ($42::bigint[]) ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1)
-   FROM {
-    _unnest("x", "row_id bigint, send_id text", 60)
-} WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
- RETURNING d.id, d.source_id, d.send_id),
+      AND e.id NOT IN (SELECT id FROM used) ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1)
+   FROM {_unnest("x", "row_id bigint, send_id text", 62)}
+   WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE)
+ RETURNING d.id, d.source_id, d.send_id),{more}
 written AS (INSERT INTO delivery (id, kind, target_machine_id, target_machine, target_slug,
    source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
    created_at, org_id, attempts)
@@ -117,13 +132,45 @@ written AS (INSERT INTO delivery (id, kind, target_machine_id, target_machine, t
    x.source_seq, x.source_n, CASE WHEN x.kind = 0 THEN x.send_id ELSE nullif(x.send_id, '') END,
    x.event, CASE WHEN x.kind = 0 THEN '' ELSE {sender_of("m.slug", "x.source_slug")} END, x.hops,
    x.due_at, x.claim_until, x.claims, x.created_at, m.org_id, 0
- FROM {_unnest("x", DELIVERY_ARRAYS, 43)} JOIN machines_machine m ON m.id = x.source_machine_id
+ FROM {_unnest("x", DELIVERY_ARRAYS, 45)} JOIN machines_machine m ON m.id = x.source_machine_id
  LEFT JOIN machines_machine t ON t.org_id = m.org_id AND t.slug = x.target_machine
  LEFT JOIN instance p ON p.id = x.parent_id AND p.status <> 2
  WHERE (x.source_id IN (SELECT id FROM done)) IS TRUE AND (x.kind <> 3 OR p.id IS NOT NULL)
  RETURNING id, kind, target_machine_id, target_slug)
 SELECT 0, id, NULL, NULL FROM done UNION ALL SELECT 1, source_id, id, send_id FROM cancelled
-UNION ALL SELECT 2, target_machine_id, id, target_slug FROM written WHERE kind <> 0"""
+UNION ALL SELECT 2, target_machine_id, id, target_slug FROM written WHERE kind <> 0{found}"""
+
+
+BATCH = _batch()
+
+# The same where instances get another version. Some timers go on as what that one calls them: new
+# rows take the places of theirs. Parameters besides: the instance, the name so far, and id, name,
+# event, seq, n and time of the new row (65-72); how long what is due soon is claimed (73).
+# Returns besides the old rows like cancelled ones, and the new ones: when due, id, and
+# `<attempts> <hops>`.
+BATCH_WITH_UPGRADES = _batch(
+    also=""",
+   version_id = CASE WHEN x.version > 0 THEN x.version ELSE t.version_id END,
+   desired_version_id = CASE WHEN x.version > 0 THEN NULL ELSE t.desired_version_id END""",
+    more=f"""
+renamed AS MATERIALIZED (SELECT x.id AS new_id, x.new_send_id, x.new_event, x.new_seq, x.new_n,
+   x.at, (SELECT e.id FROM delivery e WHERE e.source_id = x.row_id AND e.send_id = x.send_id
+     AND e.kind = 0 ORDER BY e.source_seq DESC, e.source_n DESC LIMIT 1) AS old_id
+ FROM {_unnest("x", RENAME_ARRAYS, 65)} WHERE (x.row_id IN (SELECT id FROM done)) IS TRUE),
+dropped AS (DELETE FROM delivery d WHERE d.id IN (SELECT old_id FROM renamed) RETURNING d.*),
+kept AS (INSERT INTO delivery (id, kind, org_id, target_machine_id, target_machine, target_slug,
+   source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+   attempts, last_error, created_at)
+ SELECT r.new_id, d.kind, d.org_id, d.target_machine_id, d.target_machine, d.target_slug,
+   d.source_id, r.new_seq, r.new_n, r.new_send_id, r.new_event, d.auth_context, d.hops, d.due_at,
+   CASE WHEN d.due_at < r.at + {LOCAL_TIMER_MS} THEN r.at + $73::bigint ELSE 0 END,
+   CASE WHEN d.due_at < r.at + {LOCAL_TIMER_MS} THEN 1 ELSE 0 END,
+   d.attempts, d.last_error, d.created_at
+ FROM dropped d JOIN renamed r ON r.old_id = d.id RETURNING id, due_at, attempts, hops),""",
+    found="""
+UNION ALL SELECT 1, source_id, id, send_id FROM dropped
+UNION ALL SELECT 3, due_at, id, attempts || ' ' || hops FROM kept""",
+)
 
 # Why a step found no row: its commit id (if it is there after all), the instance's status, whether
 # the request key and the delivery are there.
@@ -149,7 +196,8 @@ DELIVERY_IDS = "SELECT nextval('delivery_id_seq') FROM generate_series(1, $1::bi
 READ = f"""SELECT x.n, t.id, t.version_id, t.status, t.seq, t.ts, t.state, t.extra, t.context,
  t.children, t.owner, t.settle_deadline,
  (SELECT n.address FROM node n WHERE n.id = t.owner AND n.lease_until > {STATEMENT_NOW_MS}
-   AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS}), t.parent_id, t.parent_child
+   AND n.lease_until <= {STATEMENT_NOW_MS} + {LEASE_FAR_MS}), t.parent_id, t.parent_child,
+ t.desired_version_id
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text", 1)}
  JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 # Which of these instances have gone further than that seq; without a row for those that are gone.
@@ -157,7 +205,9 @@ MOVED = f"""SELECT x.n, t.seq > x.seq FROM {
     _unnest("x", "n bigint, machine_id bigint, slug text, seq bigint", 1)
 } JOIN instance t ON t.machine_id = x.machine_id AND t.slug = x.slug"""
 # What is due for a target besides its own timers: of one sender in the order in which it was sent.
-FIND_DUE = f"""SELECT x.n, {", ".join(f"d.{column.strip()}" for column in DUE_COLUMNS.split(","))}
+# With the status of the target: while it is paused, some of it may be held already and some not.
+FIND_DUE = f"""SELECT x.n, {", ".join(f"d.{column.strip()}" for column in DUE_COLUMNS.split(","))},
+ (SELECT t.status FROM instance t WHERE t.machine_id = x.machine_id AND t.slug = x.slug)
  FROM {_unnest("x", "n bigint, machine_id bigint, slug text, now_ms bigint", 1)},
  LATERAL (SELECT * FROM delivery e WHERE e.target_machine_id = x.machine_id
    AND e.target_slug = x.slug AND e.due_at <= x.now_ms AND e.kind <> 0
@@ -167,6 +217,10 @@ FIND_VERSION = """SELECT v.id FROM machines_machine m JOIN machines_machineversi
  ON v.machine_id = m.id
  AND CASE WHEN $2::text = '' THEN v.id = m.current_version_id ELSE v.public_id = $2::text END
  WHERE m.id = $1::bigint"""
+FIND_MIGRATIONS = """SELECT g.id, g.from_version_id, g.to_version_id, f.public_id, t.public_id
+ FROM machines_machineversionmigration g
+ JOIN machines_machineversion f ON f.id = g.from_version_id
+ JOIN machines_machineversion t ON t.id = g.to_version_id WHERE g.machine_id = $1::bigint"""
 FIND_REQUEST_KEY = """SELECT 1 FROM transition
  WHERE instance_id = $1::bigint AND request_key = $2::text"""
 

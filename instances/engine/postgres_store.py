@@ -22,9 +22,11 @@ from typing import Any
 
 from instances.engine import postgres_sql as sql
 from instances.engine import scheduling
-from instances.engine.holding import Resume
+from instances.engine.errors import InstancePaused
+from instances.engine.holding import PAUSED, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
+    SETTLED,
     Activation,
     Code,
     Delivery,
@@ -49,7 +51,7 @@ from instances.engine.postgres_session import (
 )
 from instances.engine.pump import HORIZON_MS
 from instances.engine.scheduling import Firing
-from instances.engine.store import InstanceRow, LogRow, NoteRow, OnCommit
+from instances.engine.store import InstanceRow, LogRow, MigrationRow, NoteRow, OnCommit
 from statebacked_site.postgres_text import storable
 
 log = logging.getLogger("statebacked.store")
@@ -175,6 +177,19 @@ class PostgresStore:
         else:
             self._post(done, _int(rows[0][0]) if rows else None)
 
+    def find_migrations(
+        self, machine_id: int, done: Callable[[list[MigrationRow] | Exception], None]
+    ) -> None:
+        async def work() -> None:
+            try:
+                rows = await self._ask(self._housekeeper, "find_migrations", bigint(machine_id))
+            except DatabaseError as error:
+                self._post(done, error)
+            else:
+                self._post(done, [_migration(row) for row in rows])
+
+        self._task(work)
+
     def find_request_key(
         self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
     ) -> None:
@@ -234,10 +249,17 @@ class PostgresStore:
                 self._post(done, error)
             return
         found: list[list[Delivery]] = [[] for _ in reads]
-        for row in rows:
-            found[_int(row[0])].append(_delivery(row[1:]))
-        for deliveries, (*_, done) in zip(found, reads, strict=True):
-            self._post(done, deliveries)
+        paused: set[int] = set()
+        for n, *columns, status in rows:
+            found[_int(n)].append(_delivery(tuple(columns)))
+            if status is not None and _int(status) == PAUSED:
+                paused.add(_int(n))
+        for place, (deliveries, (key, *_, done)) in enumerate(zip(found, reads, strict=True)):
+            if place in paused:
+                self.hold(deliveries[0].id)
+                self._post(done, InstancePaused(f"{key[1]} is paused"))
+            else:
+                self._post(done, deliveries)
 
     async def _find_key(self, instance_id: int, key: str, done: Callable[..., None]) -> None:
         try:
@@ -451,6 +473,7 @@ class PostgresStore:
             done = {_int(row[1]) for row in rows if row[0] == b"0"}
             _note_cancelled(plan, rows)
             _note_written(plan, rows)
+            _note_renamed(plan, rows)
         return {part for part in parts if part.row_id not in done}
 
     async def _run_until_known(
@@ -754,6 +777,7 @@ class PostgresStore:
 COMMITTING = {
     "steps": sql.STEPS,
     "batch": sql.BATCH,
+    "batch_with_upgrades": sql.BATCH_WITH_UPGRADES,
     "reason": sql.REASON,
     "outrun": sql.OUTRUN,
     "instance_ids": sql.INSTANCE_IDS,
@@ -769,6 +793,7 @@ HOUSEKEEPING = {
     "moved": sql.MOVED,
     "find_machine": sql.FIND_MACHINE,
     "find_version": sql.FIND_VERSION,
+    "find_migrations": sql.FIND_MIGRATIONS,
     "pause": sql.PAUSE,
     "resume": sql.RESUME,
     "hold": sql.HOLD,
@@ -812,22 +837,47 @@ def _parameters(plan: Plan) -> tuple[str, list[bytes]]:
     confirms = {a: seq for a, seq in plan.confirms.items() if a not in plan.updates}
     history = _columns(plan.history, "iiiittttttiitiii")
     has_effects = confirms or plan.inserts or plan.consumed or plan.cancels or plan.deliveries
-    if not has_effects and all(last.deadline_ms is None for last in lasts):
+    # What an instance sends to itself must not be stopped by a desired version.
+    are_plain = not plan.inner or all(
+        activation.children != SETTLED for activation in plan.inner if activation in plan.updates
+    )
+    if not has_effects and are_plain and all(last.deadline_ms is None for last in lasts):
         return "steps", [*parameters, *history, plan.node.encode()]
-    return "batch", [
-        *parameters,
+    parameters += [
         texts([last.children for last in lasts]),
         bigints([last.deadline_ms or 0 for last in lasts]),
+        bigints([plan.wanted_version(activation) for activation, _ in updates]),
         *history,
         *_columns(plan.inserts, "itiittttiiiit"),
         bigints([activation.row_id or 0 for activation in confirms]),
         bigints(list(confirms.values())),
+        bigints([activation in plan.inner for activation in confirms]),
         bigints([activation.row_id or 0 for activation, _ in plan.consumed]),
         bigints([delivery_id for _, delivery_id in plan.consumed]),
         *_columns(list(plan.deliveries.values()), "iittiiiittiiiiiit"),
         bigints([operation.activation.row_id or 0 for operation, _ in plan.cancels]),
         texts([send_id for _, send_id in plan.cancels]),
         plan.node.encode(),
+    ]
+    if not plan.upgrades:
+        return "batch", parameters
+    renames = [
+        (
+            operation.activation.row_id,
+            rename.send_id,
+            rename.delivery_id,
+            rename.to,
+            rename.event,
+            operation.seq,
+            rename.n,
+            operation.created_at_ms,
+        )
+        for operation, rename in plan.renames
+    ]
+    return "batch_with_upgrades", [
+        *parameters,
+        *_columns(renames, "itittiii"),
+        bigint(plan.claim_ms),
     ]
 
 
@@ -849,6 +899,20 @@ def _note_cancelled(plan: Plan, rows: list[Row]) -> None:
         id_ = cancelled.get((operation.activation.row_id or 0, send_id.encode()))
         if id_ is not None:
             operation.cancelled_ids = [*(operation.cancelled_ids or ()), id_]
+    for operation, rename in plan.renames:
+        id_ = cancelled.get((operation.activation.row_id or 0, rename.send_id.encode()))
+        if id_ is not None:
+            operation.cancelled_ids = [*(operation.cancelled_ids or ()), id_]
+
+
+def _note_renamed(plan: Plan, rows: list[Row]) -> None:
+    """When the timers that were renamed are due."""
+    kept = {_int(row[2]): row for row in rows if row[0] == b"3"}
+    for _, rename in plan.renames:
+        if rename.delivery_id in kept:
+            _, due_at_ms, _, numbers = kept[rename.delivery_id]
+            rename.due_at_ms = _int(due_at_ms)
+            rename.attempts, rename.hops = map(int, _text(numbers).split())
 
 
 def _note_written(plan: Plan, rows: list[Row]) -> None:
@@ -882,7 +946,7 @@ def _text(value: bytes | None) -> str:
 
 def _instance_row(row: Row) -> InstanceRow:
     _, id_, version_id, status, seq, ts, state, extra, context, children, *ownership = row
-    owner, deadline, address, parent_id, parent_child = ownership
+    owner, deadline, address, parent_id, parent_child, desired_version_id = ownership
     return InstanceRow(
         _int(id_),
         _int(version_id),
@@ -898,6 +962,14 @@ def _instance_row(row: Row) -> InstanceRow:
         address.decode() if address is not None else None,
         _int(parent_id) if parent_id is not None else None,
         parent_child.decode() if parent_child is not None else None,
+        _int(desired_version_id) if desired_version_id is not None else None,
+    )
+
+
+def _migration(row: Row) -> MigrationRow:
+    id_, from_id, to_id, from_version, to_version = row
+    return MigrationRow(
+        _int(id_), _int(from_id), _int(to_id), _text(from_version), _text(to_version)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from instances.engine.errors import InstanceDeleted, InstanceExists, Unavailable
+from instances.engine.errors import EngineError, InstanceDeleted, InstanceExists, Unavailable
 from instances.engine.json_texts import public_of
 from instances.engine.operations import Activation, Operation, Replayed, state_body
 from instances.engine.store import InstanceRow
@@ -53,6 +53,18 @@ class RequestKeys:
                 operation.refuse(Unavailable("the database does not answer"))
 
         self.engine.store.read(operation.key, read)
+
+    def refuse_unless_replayed(self, row_id: int, operation: Operation, error: EngineError) -> None:
+        """Refuse a request that can't be processed now, if its event is not in the history."""
+
+        def found(answer: bool | Exception) -> None:
+            if answer is True:
+                self.answer_replayed(operation)
+            else:
+                self.engine.refuse(operation, error)
+
+        assert operation.request_key is not None
+        self.engine.store.find_request_key(row_id, operation.request_key, found)
 
     def refuse_existing(self, operation: Operation) -> None:
         """The name is taken: perhaps by this very request, sent before."""

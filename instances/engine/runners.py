@@ -36,22 +36,30 @@ class Runners(Protocol):
         ready: Callable[[RunnerProcess | None, Exception | None], None],
     ) -> None: ...
 
+    def acquire_upgrader(
+        self,
+        version_id: int,
+        migration_ids: tuple[int, ...],
+        ready: Callable[[RunnerProcess | None, Exception | None], None],
+    ) -> None:
+        """As `acquire`, for a runner that has been told the code of these migrations, too."""
+
     def release(self, runner: Any) -> None: ...
 
 
-class Read:
-    """A question to `allowRead` that waits for its answer."""
+class Question:
+    """What a runner is asked besides steps: it changes nothing, so it may be asked again."""
 
-    __slots__ = ("rid", "send", "tries")
+    __slots__ = ("answer", "link", "tries")
 
-    def __init__(self, send: Callable[[Read, int | EngineReadError], None]) -> None:
-        self.send = send  # gets the code of the answer, or an error
-        self.rid = ""
+    def __init__(self, answer: Callable[[Question, list[str] | RunnerDied], None]) -> None:
+        self.answer = answer  # gets the fields of the answer
         self.tries = 0
+        self.link: RunnerLink | None = None  # that was asked
 
 
-class EngineReadError(Exception):
-    """The runner died before it answered; the read may be tried again."""
+class RunnerDied(Exception):
+    """The runner died before it answered."""
 
 
 class RunnerLink:
@@ -73,7 +81,7 @@ class RunnerLink:
         self.process = process
         self.send = process.send
         # Requests that it owes an answer, by rid: another runner's requests can't be answered here.
-        self.waiting: dict[str, Operation | Read] = {}
+        self.waiting: dict[str, Operation | Question] = {}
         process.waiting = self.owes
         # In order of use, the longest unused first.
         self.activations: OrderedDict[str, Activation] = OrderedDict()

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from instances.engine.holding import HELD_MS, Resume
+from instances.engine.errors import InstancePaused
+from instances.engine.holding import HELD_MS, PAUSED, Resume
 from instances.engine.messages import not_created
 from instances.engine.operations import (
     Code,
@@ -42,7 +43,7 @@ from instances.engine.plan import (
     sender_of,
 )
 from instances.engine.scheduling import SQLITE_ADVANCE, SQLITE_DELIVERY, Firing
-from instances.engine.store import InstanceRow, LogRow, NoteRow, OnCommit
+from instances.engine.store import InstanceRow, LogRow, MigrationRow, NoteRow, OnCommit
 
 log = logging.getLogger("statebacked.store")
 
@@ -50,8 +51,13 @@ BATCH_STEPS = 256
 # A claim ends with the process that holds it: they are cleared at the start.
 CLAIM_MS = 86_400_000
 
+# Steps: the desired version stands in the way of events from outside that find it settled.
 UPDATE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?,
- settle_deadline=? WHERE id=? AND seq=? AND status=0"""
+ settle_deadline=? WHERE id=? AND seq=? AND status=0
+ AND (desired_version_id IS NULL OR children<>'[]' OR ?<0)"""
+UPGRADE = """UPDATE instance SET seq=?, ts=?, state=?, extra=?, context=?, children=?,
+ settle_deadline=?, version_id=desired_version_id, desired_version_id=NULL
+ WHERE id=? AND seq=? AND status=0 AND desired_version_id=? AND children='[]'"""
 INSERT = """INSERT INTO instance (id, org_id, machine_id, slug, version_id, status, seq, ts, state,
  extra, context, children, settle_deadline, created_at, parent_id, parent_child)
  SELECT ?1, org_id, id, ?2, ?3, 0, 1, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?12, ?13
@@ -62,6 +68,15 @@ HISTORY = f"""INSERT INTO transition ({HISTORY_COLUMNS})
 CONSUME = "DELETE FROM delivery WHERE id=?"
 CANCEL = """DELETE FROM delivery WHERE id=(SELECT max(id) FROM delivery
  WHERE source_id=? AND send_id=?) RETURNING id"""
+FIND_RENAMED = """SELECT id, due_at, attempts, hops FROM delivery WHERE id=(SELECT max(id)
+ FROM delivery WHERE source_id=? AND send_id=? AND kind=0)"""
+RENAME = """INSERT INTO delivery (id, kind, org_id, target_machine_id, target_machine, target_slug,
+ source_id, source_seq, source_n, send_id, event, auth_context, hops, due_at, claim_until, claims,
+ attempts, last_error, created_at)
+ SELECT :id, kind, org_id, target_machine_id, target_machine, target_slug, source_id, :source_seq,
+  :source_n, :send_id, :event, auth_context, hops, due_at, :claim_until, :claims, attempts,
+  last_error, created_at
+ FROM delivery WHERE id=:renamed"""
 # Rows of plan.DeliveryValues. Own timers go in together; messages one by one, which tells where
 # they go.
 TIMER = """INSERT INTO delivery (id, kind, target_machine_id, target_machine, target_slug,
@@ -83,12 +98,18 @@ MESSAGE = f"""INSERT INTO delivery (id, kind, target_machine_id, target_machine,
  WHERE m.id=:source_machine_id AND (:kind<>3 OR p.id IS NOT NULL)
  RETURNING target_machine_id, target_slug"""
 # What is due for a target besides its own timers: of one sender in the order in which it was sent.
-FIND_DUE = f"""SELECT {DUE_COLUMNS} FROM delivery WHERE target_machine_id=? AND target_slug=?
+FIND_DUE = f"""SELECT {DUE_COLUMNS}, (SELECT t.status FROM instance t
+  WHERE t.machine_id=target_machine_id AND t.slug=target_slug)
+ FROM delivery WHERE target_machine_id=? AND target_slug=?
  AND due_at<=? AND kind<>0 ORDER BY due_at, source_seq, source_n, id LIMIT ?"""
 FIND_VERSION = """SELECT v.id FROM machines_machine m JOIN machines_machineversion v
  ON v.machine_id=m.id AND CASE WHEN :version='' THEN v.id=m.current_version_id
   ELSE v.public_id=:version END
  WHERE m.id=:machine"""
+FIND_MIGRATIONS = """SELECT g.id, g.from_version_id, g.to_version_id, f.public_id, t.public_id
+ FROM machines_machineversionmigration g
+ JOIN machines_machineversion f ON f.id=g.from_version_id
+ JOIN machines_machineversion t ON t.id=g.to_version_id WHERE g.machine_id=?"""
 FIND_MACHINE = """UPDATE delivery AS d SET target_machine_id=m.id FROM machines_machine m
  WHERE d.id=? AND d.target_machine_id=0 AND m.org_id=d.org_id AND m.slug=d.target_machine
  RETURNING target_machine_id"""
@@ -108,7 +129,7 @@ TELL_PARENT_OF_DELETED = f"""INSERT INTO delivery (id, kind, org_id, target_mach
  JOIN instance p ON p.id=c.parent_id AND p.status<>2
  WHERE c.id=:child AND c.status<>2 AND c.state NOT LIKE '%"done":true}}'"""
 READ = """SELECT id, version_id, status, seq, ts, state, extra, context, children, NULL, NULL, NULL,
- parent_id, parent_child FROM instance WHERE machine_id=? AND slug=?"""
+ parent_id, parent_child, desired_version_id FROM instance WHERE machine_id=? AND slug=?"""
 CLAIM = f"""UPDATE delivery SET claim_until=?, claims=claims+1 WHERE id IN (
  SELECT id FROM delivery WHERE due_at<=? AND claim_until<=? ORDER BY due_at, id LIMIT ?)
  RETURNING {DUE_COLUMNS}"""
@@ -241,7 +262,11 @@ class SqliteStore:
         except sqlite3.Error as error:
             done(error)
             return
-        done([_delivery(row) for row in rows])
+        if rows and rows[0][-1] == PAUSED:
+            self.hold(rows[0][0])
+            done(InstancePaused(f"{key[1]} is paused"))
+        else:
+            done([_delivery(row[:-1]) for row in rows])
 
     def find_version(
         self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
@@ -253,6 +278,16 @@ class SqliteStore:
             done(error)
             return
         done(row[0] if row is not None else None)
+
+    def find_migrations(
+        self, machine_id: int, done: Callable[[list[MigrationRow] | Exception], None]
+    ) -> None:
+        try:
+            rows = self.reader.execute(FIND_MIGRATIONS, (machine_id,)).fetchall()
+        except sqlite3.Error as error:
+            done(error)
+            return
+        done([MigrationRow._make(row) for row in rows])
 
     def has_due(self, before_ms: int, now_ms: int) -> bool:
         sql = "SELECT 1 FROM delivery WHERE due_at<=? AND claim_until<=? LIMIT 1"
@@ -498,10 +533,17 @@ class SqliteStore:
                     last.deadline_ms,
                     activation.row_id,
                     base,
+                    plan.wanted_version(activation),
                 )
                 for activation, (last, base) in plan.updates.items()
             ]
-            if db.executemany(UPDATE, values).rowcount != len(values):
+            if plan.upgrades:
+                # They set other columns; the order of rows of one instance is kept.
+                for activation, row in zip(plan.updates, values, strict=True):
+                    sql = UPGRADE if activation in plan.upgrades else UPDATE
+                    if db.execute(sql, row).rowcount != 1:
+                        return False
+            elif db.executemany(UPDATE, values).rowcount != len(values):
                 return False
         if plan.consumed:
             ids = [(delivery_id,) for _, delivery_id in plan.consumed]
@@ -513,6 +555,8 @@ class SqliteStore:
                 if operation.cancelled_ids is None:
                     operation.cancelled_ids = []
                 operation.cancelled_ids.append(row[0])
+        if plan.renames:
+            self._rename(plan)
         timers = [v._asdict() for v in plan.deliveries.values() if v.kind == DeliveryKind.TIMER]
         if timers:
             db.executemany(TIMER, timers)
@@ -521,6 +565,31 @@ class SqliteStore:
         if plan.history:
             db.executemany(HISTORY, plan.history)
         return True
+
+    def _rename(self, plan: Plan) -> None:
+        """Put new rows in the place of timers. All are found first: they may swap their names."""
+        found = []
+        for operation, rename in plan.renames:
+            key = (operation.activation.row_id, rename.send_id)
+            row = self.db.execute(FIND_RENAMED, key).fetchone()
+            if row is not None:
+                found.append((operation, rename, *row))
+        for operation, rename, id_, due_at_ms, attempts, hops in found:
+            rename.due_at_ms, rename.attempts, rename.hops = due_at_ms, attempts, hops
+            claim_until, claims = plan.claim(operation, due_at_ms)
+            values = {
+                "id": rename.delivery_id,
+                "source_seq": operation.seq,
+                "source_n": rename.n,
+                "send_id": rename.to,
+                "event": rename.event,
+                "claim_until": claim_until,
+                "claims": claims,
+                "renamed": id_,
+            }
+            self.db.execute(RENAME, values)
+            self.db.execute(CONSUME, (id_,))
+            operation.cancelled_ids = [*(operation.cancelled_ids or ()), id_]
 
     def _commit_one_by_one(self, batch: list[Operation]) -> list[tuple[Operation, Outcome]]:
         outcomes = []

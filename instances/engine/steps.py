@@ -14,7 +14,9 @@ from instances.engine.operations import (
     Kind,
     MessageRow,
     Operation,
+    Rename,
     TimerRow,
+    Upgrade,
 )
 
 CONTEXT_BYTES_MAX = 400_000  # State Backed's limit: 400 kB of JSON
@@ -48,6 +50,8 @@ def check_step(
     if not operation.state.startswith(STATE_PREFIX) or "\0" in context:
         raise ProtocolViolation("not a state")
     operation.timers = operation.messages = operation.cancels = None
+    if operation.kind is Kind.UPGRADE and operation.children != SETTLED:
+        raise ProtocolViolation("an upgrade that starts services")
     if operation.kind <= Kind.MESSAGE:
         activation.hops = operation.delivery.hops if operation.delivery is not None else 0
     if operation.effects:
@@ -68,15 +72,23 @@ def _plan_effects(activation: Activation, operation: Operation, now_ms: int) -> 
     timers: list[TimerRow] = []
     messages: list[MessageRow] = []
     cancels: list[str] = []
+    if isinstance(operation, Upgrade):
+        operation.renames.clear()
     fired = operation.delivery.send_id if operation.delivery is not None else None
     for n, effect in enumerate(effects):
         kind = effect["t"]
         if kind == "cancel":
             send_id = str(effect["id"])
-            # XState cancels the latest one with that id, which may be of this very step. Leaving a
-            # state cancels its timers, also the one that is firing just now.
-            if not _is_taken_back(send_id, timers, messages) and send_id != fired:
-                cancels.append(send_id)
+            # XState cancels the latest one with that id, which may be of this very step (what an
+            # upgrade cancels is of the version before). Leaving a state cancels its timers, also
+            # the one that is firing just now.
+            is_upgrade = operation.kind is Kind.UPGRADE
+            if is_upgrade or not _is_taken_back(send_id, timers, messages):
+                if send_id != fired:
+                    cancels.append(send_id)
+        elif kind == "rename" and isinstance(operation, Upgrade):
+            names = str(effect["id"]), str(effect["to"])
+            operation.renames.append(Rename(n, *names, _text(effect["event"])))
         elif kind == "timer" and not effect.get("to"):
             delay_ms = _delay_ms(effect)
             hops = activation.hops + 1 if delay_ms < SHORT_DELAY_MS else 0

@@ -15,6 +15,9 @@ from instances.engine.operations import Delivery, Operation, Outcome
 T = TypeVar("T")
 
 
+DONE = '"done":true}'  # the end of the state of an instance that changes no more
+
+
 class InstanceRow(NamedTuple):
     """What the engine reads of an instance; texts are JSON as the runner wrote them."""
 
@@ -35,6 +38,21 @@ class InstanceRow(NamedTuple):
     # Who spawned it, and the id by which that one knows it.
     parent_id: int | None = None
     parent_child: str | None = None
+    # Before its next event it is to be upgraded to this version.
+    desired_version_id: int | None = None
+
+    def is_done(self) -> bool:
+        return self.state.endswith(DONE)
+
+
+class MigrationRow(NamedTuple):
+    """A way from one version of a machine to another."""
+
+    id: int
+    from_version_id: int
+    to_version_id: int
+    from_version: str  # public ids
+    to_version: str
 
 
 class LogRow(NamedTuple):
@@ -79,7 +97,11 @@ class Store(Protocol):
         limit: int,
         done: Callable[[list[Delivery] | Exception], None],
     ) -> None:
-        """What is due for a target, besides its own timers, in the order in which it was sent."""
+        """What is due for a target, besides its own timers, in the order in which it was sent.
+
+        InstancePaused if it is paused: then what is due is held. If the target resumed between this
+        and the load of its row, what is due now could overtake what had been held before.
+        """
 
     def find_machine(
         self, delivery_id: int, done: Callable[[int | Exception | None], None]
@@ -91,6 +113,11 @@ class Store(Protocol):
         self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
     ) -> None:
         """The id of a version of a machine by its public id; the current one if that is empty."""
+
+    def find_migrations(
+        self, machine_id: int, done: Callable[[list[MigrationRow] | Exception], None]
+    ) -> None:
+        """All migrations between versions of a machine."""
 
     def find_request_key(
         self, instance_id: int, request_key: str, done: Callable[[bool | Exception], None]
@@ -108,7 +135,9 @@ class Store(Protocol):
 
         An operation that changed nothing passes through without a write, unless it consumes a
         delivery; with other writers, it is a CONFLICT if its instance has moved. A step whose
-        activation is dead, or that follows a failed one, is a CONFLICT.
+        activation is dead, or that follows a failed one, is a CONFLICT; so is an event from outside
+        that found the instance settled while another version is desired, and an upgrade to one that
+        is not.
         """
 
     def set_status(

@@ -53,7 +53,7 @@ class BundleInfo:
 
     commonjs: str
     externals: list[str]
-    xstate_major: int  # 4 or 5
+    xstate_major: int  # 4 or 5, or 0 for a migration
     warnings: list[str] = field(default_factory=list)  # for its author
 
 

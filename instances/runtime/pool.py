@@ -31,6 +31,7 @@ log = logging.getLogger("statebacked.runtime")
 
 CHECKS_AT_ONCE = 2
 REPLENISH_DELAY_S = 0.2
+UPGRADER_TRIES = 3  # runners that end while the code of migrations is read
 STOP_LIMIT_S = 5.0
 ORDERLY_ENDS = frozenset(("retired", "stopped", "not-loaded"))
 
@@ -51,7 +52,7 @@ class RunnerPool:
     """Starts, finds and ends runners. To be used from the event loop that `start` ran on.
 
     `load_code` gets a version's code; what it raises ends as RunnerUnavailable, except for
-    RuntimeFailure, which is passed on.
+    RuntimeFailure, which is passed on. `load_migration` does the same for a migration's code.
     `on_lines(runner, lines)` gets what a runner says (docs/runner-protocol.md), without newlines.
     `on_exit(runner, reason)` is called once for each runner that was given a version, also if it
     never got as far as `ready`; reason is memory, cpu, flood, protocol, killed (by somebody else),
@@ -67,12 +68,14 @@ class RunnerPool:
         on_lines: Callable[[Runner, list[bytes]], None],
         on_exit: Callable[[Runner, str], None],
         on_retire: Callable[[Runner], None],
+        load_migration: Callable[[int], Awaitable[BundleCode]] | None = None,
         look_up: LookUp = egress.look_up,
     ) -> None:
         self._settings = settings
         self._policy = EgressPolicy(settings.egress_allow)
         self._converter = BundleConverter(settings.esbuild)
         self._load_code = load_code
+        self._load_migration = load_migration or _no_migrations
         self._on_lines = on_lines
         self._on_exit = on_exit
         self._on_retire = on_retire
@@ -155,6 +158,52 @@ class RunnerPool:
             self._starting[version_id] = [ready]
             self._run(self._start_version(version_id))
 
+    def acquire_upgrader(
+        self, version_id: int, migration_ids: tuple[int, ...], ready: Ready
+    ) -> None:
+        """As `acquire`, for a runner that has been told the code of these migrations, too."""
+        self._acquire_upgrader(version_id, migration_ids, ready, 1)
+
+    def _acquire_upgrader(
+        self, version_id: int, migration_ids: tuple[int, ...], ready: Ready, tries: int
+    ) -> None:
+        def got(runner: Runner | None, error: Exception | None) -> None:
+            if runner is None or runner.migrations.issuperset(migration_ids):
+                ready(runner, error)
+            elif tries > UPGRADER_TRIES:
+                ready(None, RunnerUnavailable("the version's runners end all the time"))
+            else:
+                self._run(self._teach(runner, migration_ids, ready, tries))
+
+        self.acquire(version_id, got)
+
+    async def _teach(
+        self, runner: Runner, migration_ids: tuple[int, ...], ready: Ready, tries: int
+    ) -> None:
+        codes: dict[int, BundleCode] = {}
+        error: Exception | None = None
+        try:
+            for migration_id in set(migration_ids) - runner.migrations:
+                codes[migration_id] = await self._load_migration(migration_id)
+        except RuntimeFailure as exc:
+            error = exc
+        except asyncio.CancelledError:
+            error = RunnerUnavailable("the site is shutting down")
+        except Exception as exc:  # whatever kept the code from being read
+            log.exception("the code of migrations %s could not be read", migration_ids)
+            error = RunnerUnavailable(f"the migration's code could not be read: {exc}")
+        try:
+            if error is not None:
+                ready(None, error)
+            elif runner.ending or runner.retiring:
+                self._acquire_upgrader(runner.version_id, migration_ids, ready, tries + 1)
+            else:
+                for migration_id, code in codes.items():
+                    runner.learn_migration(migration_id, code)
+                ready(runner, None)
+        except Exception:  # a bug of whoever asked
+            log.exception("version %s: its runner could not be taken", runner.version_id)
+
     def release(self, runner: Runner) -> None:
         """The engine has nothing left on this runner. Ends it if it is retiring."""
         if runner.retiring:
@@ -179,11 +228,22 @@ class RunnerPool:
 
         Raises InvalidBundle with a message for its author, or RunnerUnavailable.
         """
+        return await self._check(source, is_migration=False)
+
+    async def check_migration(self, source: bytes) -> BundleInfo:
+        """The same for a migration; its `xstate_major` is 0."""
+        return await self._check(source, is_migration=True)
+
+    async def _check(self, source: bytes, *, is_migration: bool) -> BundleInfo:
         async with self._check_slots:
             converted = await self._converter.convert(source)
             async with self._throw_away_runner() as runner:
                 try:
-                    report = await runner.load(converted.code, limit_s=self._settings.load_limit_s)
+                    report = await runner.load(
+                        converted.code,
+                        limit_s=self._settings.load_limit_s,
+                        is_migration=is_migration,
+                    )
                 except BundleFailed as exc:
                     raise InvalidBundle(str(exc)) from exc
         return BundleInfo(
@@ -396,6 +456,10 @@ class RunnerPool:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _no_migrations(migration_id: int) -> BundleCode:
+    raise LookupError(f"nobody has the code of migration {migration_id}")
 
 
 def _idle_first(runner: Runner) -> tuple[bool, float]:

@@ -96,6 +96,7 @@ class Runner(asyncio.SubprocessProtocol):
         loop = asyncio.get_running_loop()
         self.pid = 0
         self.version_id = 0
+        self.migrations: set[int] = set()  # those that it has been told the code of
         self.retiring = False  # it takes no new work; another runner has its version by now
         self.congested = False  # it does not read as fast as it is written to
         self.waiting: Callable[[], bool] = _nothing_waits  # does it owe the engine an answer?
@@ -171,10 +172,17 @@ class Runner(asyncio.SubprocessProtocol):
             raise
         return runner
 
-    async def load(self, code: BundleCode, *, limit_s: float) -> LoadReport:
-        """Load a version's code. Raises BundleFailed; the runner is of no use then."""
+    async def load(
+        self, code: BundleCode, *, limit_s: float, is_migration: bool = False
+    ) -> LoadReport:
+        """Load a version's code. Raises BundleFailed; the runner is of no use then.
+
+        A migration is loaded by itself only to see whether it can be.
+        """
         self._loaded = self._loop.create_future()
-        message = {"cjs": code.commonjs, "externals": code.externals}
+        message = _message(code)
+        if is_migration:
+            message["kind"] = "migration"
         self.send(b"M\t%b\n" % msgspec.json.encode(message))
         try:
             async with asyncio.timeout(limit_s):
@@ -193,6 +201,12 @@ class Runner(asyncio.SubprocessProtocol):
         if not report.ok:
             raise BundleFailed(_describe(report.error))
         return report
+
+    def learn_migration(self, migration_id: int, code: BundleCode) -> None:
+        """Tell it the code of a migration, if it does not know it. What is sent later waits."""
+        if migration_id not in self.migrations:
+            self.migrations.add(migration_id)
+            self.send(b"I\t%d\t%b\n" % (migration_id, msgspec.json.encode(_message(code))))
 
     def kill(self, reason: str) -> None:
         """End the process. `reason` is what `on_exit` will get, unless it is dying already."""
@@ -402,6 +416,10 @@ def _nothing_waits() -> bool:
     return False
 
 
+def _message(code: BundleCode) -> dict[str, object]:
+    return {"cjs": code.commonjs, "externals": code.externals}
+
+
 def _describe(error: ErrorObject | None) -> str:
     """What a bundle threw while it was loaded, and where."""
     if error is None:
@@ -409,6 +427,8 @@ def _describe(error: ErrorObject | None) -> str:
     if error.name == "InvalidBundle":  # the harness's own word for what it misses
         return error.message
     # Without lines: they are those of the converted code.
-    thrower = re.search(r"^\s+at (?!eval )(.+) \(machine\.js\b", error.stack, re.MULTILINE)
+    thrower = re.search(
+        r"^\s+at (?!eval )(.+) \((?:machine|migration)\.js\b", error.stack, re.MULTILINE
+    )
     where = f" (in {thrower[1]})" if thrower else ""
     return f"{error.name}: {error.message}{where}"

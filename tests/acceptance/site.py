@@ -25,7 +25,8 @@ from tests.conftest import manage_py, run_manage_py, site_environment
 
 STOP_SECONDS_MAX = 60
 
-INIT, CLIENT, TIMER, MESSAGE, SERVICE, LOST_SERVICE = range(6)  # values of Transition.kind
+# Values of Transition.kind.
+INIT, CLIENT, TIMER, MESSAGE, SERVICE, LOST_SERVICE, UPGRADE = range(7)
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,13 @@ class Site:
         client.create_machine(machine)
         return client.publish_version(machine, _bundle(source), client_info=source.name)
 
+    def deploy_migration(
+        self, machine: str, source: Path, from_version: str, to_version: str
+    ) -> str:
+        """Make a migration of the bundle of `source`; returns its id."""
+        client = SiteClient(self.api_url, self.access_token, self.org_id)
+        return client.publish_migration(machine, _bundle(source), from_version, to_version)
+
     def create(
         self, machine: str, slug: str, context: object = None, *, act: object = None
     ) -> Answer:
@@ -161,6 +169,17 @@ class Site:
     def send(self, machine: str, slug: str, event: object, *, act: object = None) -> Answer:
         path = f"/machines/{machine}/i/{slug}/events"
         return self.request("POST", path, {"event": event}, act=act)
+
+    def set_desired_version(self, machine: str, slug: str, version: str) -> Answer:
+        path = f"/machines/{machine}/i/{slug}/v"
+        return self.request("PUT", path, {"targetMachineVersionId": version})
+
+    def versions(self, machine: str, slug: str) -> tuple[str, str | None]:
+        """The ids of the version that an instance is on, and of the one it is to upgrade to."""
+        answer = self.request("GET", f"/machines/{machine}/i/{slug}/admin")
+        assert answer.status == 200, answer.text
+        desired = answer.json.get("desiredMachineVersion")
+        return answer.json["machineVersion"]["id"], desired and desired["id"]
 
     def state(self, machine: str, slug: str, *, act: object = None) -> Answer:
         return self.request("GET", f"/machines/{machine}/i/{slug}", act=act)

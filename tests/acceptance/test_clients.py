@@ -9,7 +9,7 @@ import pytest
 
 from bench.load import NODE
 from statebacked_site import bundling
-from tests.acceptance.conftest import EXAMPLES, Deploy
+from tests.acceptance.conftest import EXAMPLES, MACHINES, Deploy
 from tests.acceptance.following import assert_followed
 from tests.acceptance.site import Site, types
 from tests.conftest import PROJECT_ROOT, run_manage_py
@@ -88,6 +88,37 @@ def test_client_gets_from_nothing_to_a_running_instance(site: Site, tmp_path: Pa
         assert seen[name] == {"name": "ConflictError", "status": 409, "code": "conflict"}
     for name in ("deleted", "deletedMachine"):
         assert seen[name] == {"name": "NotFoundError", "status": 404, "code": "not-found"}
+
+
+PARCEL = ("parcel-xstate5.ts", "parcel-v2.ts", "parcel-to-v2.ts")
+
+
+def test_client_upgrades_an_instance(site: Site, tmp_path: Path):
+    bundles = [tmp_path / f"{name}.js" for name in PARCEL]
+    for bundle, name in zip(bundles, PARCEL, strict=True):
+        bundle.write_bytes(bundling.bundle(MACHINES / name))
+
+    seen = run_scenario(site, "upgrades", machine="client-parcel", bundles=[*map(str, bundles)])
+
+    no_path = {"name": "NoMigrationPathError", "status": 400, "code": "no-migration-path"}
+    assert seen["tooEarly"] == no_path
+    assert seen["refused"]["code"] == "invalid-parameter"
+    migrations = [seen["plain"], seen["zipped"]]
+    assert all(m["machineVersionMigrationId"].startswith("mig_") for m in migrations)
+    assert seen["desired"] is None
+    assert seen["pending"]["machineVersion"]["id"] == seen["ids"]["from"]
+    assert seen["pending"]["desiredMachineVersion"]["id"] == seen["ids"]["to"]
+    assert seen["upgraded"]["state"] == {"packed": {"box": "open", "label": "blank"}}
+    assert seen["upgraded"]["publicContext"] == {"owner": "", "touched": 10, "upgraded": True}
+    assert seen["admin"]["machineVersion"]["id"] == seen["ids"]["to"]
+    assert "desiredMachineVersion" not in seen["admin"]
+    events = [t["event"] for t in seen["transitions"]["transitions"]]
+    assert [event["type"] for event in events] == ["touch", "statebacked.upgrade", "xstate.init"]
+    assert events[1] == {"type": "statebacked.upgrade", **seen["ids"]}
+    assert seen["noPath"] == no_path
+    assert seen["unknown"] == {"name": "NotFoundError", "status": 404, "code": "not-found"}
+    listed = site.request("GET", "/machines/client-parcel/migrations").json["migrations"]
+    assert [m["id"] for m in listed] == [m["machineVersionMigrationId"] for m in migrations[::-1]]
 
 
 def test_tokens_signed_with_a_key_act_for_end_users(site: Site, deploy: Deploy):
@@ -213,6 +244,63 @@ def test_smply_deploys_and_uses_a_machine(site: Site, smply: Smply):
     machines = {m["name"]: m for m in smply.json("machines", "list")}
     assert machines["smply-counter"]["currentVersion"]["id"] == second["machineVersionId"]
     assert types(site.history("smply-counter", "visits")) == ["xstate.init", "increment"]
+
+
+def test_smply_upgrades_an_instance(site: Site, smply: Smply, tmp_path: Path):
+    machine = ["-m", "smply-parcel"]
+    ada = ["--auth-context", '{"sub": "ada"}']
+    old, new, migration = (str(MACHINES / name) for name in PARCEL)
+    bundle = tmp_path / "migration.js"
+    bundle.write_bytes(bundling.bundle(MACHINES / PARCEL[2]))
+
+    smply.json("machines", "create", *machine, "--node", old)
+    [first] = smply.json("machine-versions", "list", *machine)
+    smply.json("instances", "create", *machine, "-i", "one", "-c", "{}", *ada)
+    second = smply.json(
+        "machine-versions", "create", *machine, "-r", "2", "--node", new, "--make-current"
+    )
+    # Its `-t` never comes there: the whole program has one of its own, for an access token.
+    ids = ["-f", first["id"], "--to", second["machineVersionId"]]
+    desire = ["instances", "set-desired-version", *machine, "-i", "one", "-v", ids[3]]
+    too_early = smply.attempt(*desire)
+    built = smply.json("migrations", "create", *machine, *ids, "--node", migration)
+    given = smply.json("migrations", "create", *machine, *ids, "--js", str(bundle))
+    desired = smply.run(*desire)
+    pending = smply.json("instances", "get", *machine, "-i", "one")
+    sent = smply.json("instances", "send-event", *machine, "-i", "one", "-e", "touch", *ada)
+
+    assert too_early.returncode == 1
+    assert "no-migration-path" in too_early.stderr
+    assert built["machineVersionMigrationId"].startswith("mig_")
+    assert given["machineVersionMigrationId"] != built["machineVersionMigrationId"]
+    assert "Successfully set desired version" in desired
+    assert pending["desiredMachineVersion"]["id"] == second["machineVersionId"]
+    assert sent["publicContext"]["upgraded"] is True
+    assert types(site.history("smply-parcel", "one")) == [
+        "xstate.init",
+        "statebacked.upgrade",
+        "touch",
+    ]
+
+
+def test_smply_says_what_is_wrong_with_a_migration(site: Site, smply: Smply, tmp_path: Path):
+    source = str(MACHINES / PARCEL[0])
+    smply.json("machines", "create", "-m", "smply-wrong", "--node", source)
+    second = smply.json("machine-versions", "create", "-m", "smply-wrong", "-r", "2", "-n", source)
+    versions = smply.json("machine-versions", "list", "-m", "smply-wrong")
+    [first] = [v["id"] for v in versions if v["id"] != second["machineVersionId"]]
+    broken = tmp_path / "broken.js"
+    broken.write_text("export const upgradeState = (path) => path;\n")
+
+    refused = smply.attempt(
+        *("migrations", "create", "-m", "smply-wrong", "-f", first),
+        *("--to", second["machineVersionId"], "-j", str(broken)),
+    )
+
+    assert refused.returncode == 1
+    assert "upgradeContext" in refused.stderr
+    answer = site.request("GET", "/machines/smply-wrong/migrations")
+    assert answer.json == {"migrations": []}
 
 
 def test_smply_manages_keys_and_lists_orgs(site: Site, smply: Smply):

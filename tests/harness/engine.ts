@@ -59,10 +59,14 @@ export class Process {
     return process;
   }
 
-  async load(cjs: string, externals: string[]): Promise<Any> {
-    this.say("M", JSON.stringify({ cjs, externals }));
+  async load(cjs: string, externals: string[], kind?: string): Promise<Any> {
+    this.say("M", JSON.stringify({ cjs, externals, kind }));
     const line = await this.waitFor((lines) => lines.find((line) => line.startsWith("M\t")));
     return JSON.parse(line.slice(2));
+  }
+
+  learn(migration: number, cjs: string, externals: string[] = []): void {
+    this.say("I", String(migration), JSON.stringify({ cjs, externals }));
   }
 
   nextId(): string {
@@ -306,6 +310,51 @@ export class Instance {
     }
   }
 
+  /** `X`, from an activation of its own as the engine does it. */
+  async describe(): Promise<Answer> {
+    this.drop();
+    await this.load();
+    const answer = await this.process.ask("X", this.act);
+    this.drop();
+    return answer;
+  }
+
+  /** A copy of what is stored, which goes on in another process: the same version or another one. */
+  copyIn(process: Process, name = this.name): Instance {
+    const { state, extra, context, children, now, timers, auth } = this;
+    return Object.assign(new Instance(process, name), {
+      ...structuredClone({ state, extra, context, children, now, timers, auth }),
+    });
+  }
+
+  /** The same instance on the version of another process. Throws what `U` answers if it fails. */
+  async upgraded(process: Process, migrations: number[], name = this.name): Promise<Instance> {
+    const description = await this.describe();
+    if (description.code !== 0) {
+      throw JSON.parse(description.state);
+    }
+    const next = this.copyIn(process, name);
+    const answer = await next.arrive(migrations, description.state);
+    if (answer.code !== 0) {
+      throw JSON.parse(answer.state);
+    }
+    await next.commit(answer);
+    return next;
+  }
+
+  /** `U` alone. */
+  async arrive(migrations: number[], description: string): Promise<Answer> {
+    this.activate();
+    return await this.process.ask(
+      "U",
+      this.act,
+      this.name,
+      JSON.stringify(migrations),
+      description,
+      this.context,
+    );
+  }
+
   async send(event: Any, auth: Any = this.auth): Promise<this> {
     if (this.act === "") {
       await this.load();
@@ -410,6 +459,11 @@ export class Instance {
         }
         break;
       }
+      case "rename":
+        for (const timer of this.timers.filter(({ id, to }) => id === effect.id && !to)) {
+          Object.assign(timer, { id: effect.to, event: effect.event });
+        }
+        break;
       default:
         this.effects.push(effect);
     }

@@ -162,6 +162,8 @@ def test_hostile_names_are_not_there(api, name, fake_door):
         api.get(f"/machines/{name}/i"),
         api.get(f"/machines/{name}/i/order-1/admin"),
         api.put(f"/machines/order/i/{name}/status", {"status": "paused"}),
+        api.put(f"/machines/order/i/{name}/v", {"targetMachineVersionId": "ver_x"}),
+        api.post(f"/machines/{name}/upgrades", {"to": "ver_x"}),
         api.delete(f"/machines/order/i/{name}", confirmation()),
     ):
         assert_error(r, 404, "not-found")
@@ -176,6 +178,8 @@ def test_instance_of_another_org_is_not_there(instance, fake_door):
         stranger.get(f"{INSTANCE}/admin"),
         stranger.get(f"{INSTANCE}/events"),
         stranger.put(f"{INSTANCE}/status", {"status": "paused"}),
+        stranger.put(f"{INSTANCE}/v", {"targetMachineVersionId": instance.version.public_id}),
+        stranger.post("/machines/order/upgrades", {"to": instance.version.public_id}),
         stranger.delete(INSTANCE, confirmation()),
         stranger.get("/logs", **{"from": "2020-01-01", "machine": "order"}),
         stranger.get("/logs", **{"from": "2020-01-01", "version": instance.version.public_id}),
@@ -192,6 +196,8 @@ def test_instance_of_another_org_is_not_there(instance, fake_door):
         ("GET", f"{INSTANCE}/admin", {"instances.admin"}),
         ("GET", f"{INSTANCE}/events", {"instances.admin"}),
         ("PUT", f"{INSTANCE}/status", {"instances.admin"}),
+        ("PUT", f"{INSTANCE}/v", {"instances.write"}),
+        ("POST", "/machines/order/upgrades", {"instances.admin"}),
         ("DELETE", INSTANCE, {"instances.admin"}),
         ("GET", "/logs", {"logs.read"}),
         ("POST", "/machines/order", {"instances.write"}),

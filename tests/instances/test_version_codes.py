@@ -1,4 +1,4 @@
-"""The code of versions is read once, and the longest unused goes where there is too much."""
+"""Code is read once, and the longest unused goes where there is too much."""
 
 import pytest
 
@@ -40,6 +40,20 @@ async def test_longest_unused_code_is_dropped(asked):
     await codes.load(2)
 
     assert asked == [1, 2, 3, 2]
+
+
+async def test_migrations_are_kept_beside_versions(asked, monkeypatch):
+    async def read_migration(migration_id: int) -> BundleCode:
+        return BundleCode("/* migration */", [])
+
+    monkeypatch.setattr(version_codes, "_read_migration", read_migration)
+    codes = VersionCodes()
+
+    version, migration = await codes.load(7), await codes.load_migration(7)
+
+    assert version is not migration
+    assert await codes.load_migration(7) is migration
+    assert await codes.load(7) is version
 
 
 async def test_failure_is_not_kept(asked):

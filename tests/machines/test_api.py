@@ -180,7 +180,8 @@ def test_cursor_that_no_page_has_given_is_refused(cursor):
     make_machine(org)
     api = admin_api(org)
 
-    for path in ("/machines", "/machines/order/v", "/machines/order/i", "/orgs", "/keys"):
+    of_machine = [f"/machines/order/{name}" for name in ("v", "migrations", "i")]
+    for path in ("/machines", *of_machine, "/orgs", "/keys"):
         assert_error(api.get(path, cursor=cursor), 400, "invalid-parameter", "cursor")
 
 

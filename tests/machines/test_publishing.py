@@ -1,8 +1,10 @@
 import gzip
 import json
+import re
 import threading
 import zlib
 from datetime import timedelta
+from typing import Self
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -12,10 +14,26 @@ from django.utils import timezone
 
 from instances.runtime.bundle import BundleInfo
 from instances.runtime.errors import InvalidBundle, RunnerUnavailable
-from machines import publishing
+from machines import uploads
 from machines.gzip_code import GZIP_BYTES_MAX, SOURCE_BYTES_MAX
-from machines.models import CodeUpload, Machine, MachineVersion, VersionCode
-from tests.factories import Answer, Api, admin_api, assert_error, key_api, make_machine, make_org
+from machines.models import (
+    CodeUpload,
+    Machine,
+    MachineVersion,
+    MachineVersionMigration,
+    MigrationCode,
+    VersionCode,
+)
+from tests.factories import (
+    Answer,
+    Api,
+    admin_api,
+    assert_error,
+    key_api,
+    make_machine,
+    make_org,
+    make_version,
+)
 from tests.fake_door import accept, fake_door
 
 __all__ = ["fake_door"]
@@ -27,15 +45,25 @@ SOURCE = b"export default 'a machine \xc3\xa9';\n" * 10
 class Publishing:
     """The steps of a deployment, as the published client takes them."""
 
+    collection = "v"
+    id_name = "machineVersionId"
+    signed_id_parameter = "signedMachineVersionId"
+    check = "check_bundle"
+    made: type[MachineVersion] | type[MachineVersionMigration] = MachineVersion
+    code: type[VersionCode] | type[MigrationCode] = VersionCode
+
     def __init__(self, api: Api, machine: str = "order") -> None:
         self.api = api
         self.machine = machine
 
-    def provision(self) -> "Publishing":
+    def attempt(self) -> Answer:
         # The client sends an empty body of type application/json, and `gzip` without a value.
-        r = self.api.send("POST", f"/machines/{self.machine}/v?gzip")
+        return self.api.send("POST", f"/machines/{self.machine}/v?gzip")
+
+    def provision(self) -> Self:
+        r = self.attempt()
         assert r.status_code == 200, r.content
-        self.signed_id: str = r.json()["machineVersionId"]
+        self.signed_id: str = r.json()[self.id_name]
         self.url: str = r.json()["codeUploadUrl"]
         self.fields: dict[str, str] = r.json()["codeUploadFields"]
         return self
@@ -53,8 +81,28 @@ class Publishing:
     def upload_gzip(self, content: bytes, **fields: object) -> Answer:
         return self.upload(content, **{"content-encoding": "gzip", **fields})
 
-    def finalize(self, body: object = None) -> Answer:
-        return self.api.put(f"/machines/{self.machine}/v/{self.signed_id}", body)
+    def finalize(self, body: object = None, *, api: Api | None = None, machine: str = "") -> Answer:
+        machine = machine or self.machine
+        path = f"/machines/{machine}/{self.collection}/{self.signed_id}"
+        return (api or self.api).put(path, body)
+
+
+class PublishingMigration(Publishing):
+    """The same for a migration between the machine's first and second version."""
+
+    collection = "migrations"
+    id_name = "machineVersionMigrationId"
+    signed_id_parameter = "signedMachineVersionMigrationId"
+    check = "check_migration"
+    made = MachineVersionMigration
+    code = MigrationCode
+
+    def attempt(self) -> Answer:
+        first, second = MachineVersion.objects.filter(machine__slug=self.machine).order_by("id")
+        ids = {"fromMachineVersionId": first.public_id, "toMachineVersionId": second.public_id}
+        # The client says the code, too.
+        body = {**ids, "gzippedCode": {"0": 31, "1": 139}}
+        return self.api.send("POST", f"/machines/{self.machine}/migrations?gzip", body)
 
 
 @pytest.fixture
@@ -62,6 +110,27 @@ def publish(fake_door) -> Publishing:
     org = make_org()
     make_machine(org)
     return Publishing(admin_api(org)).provision()
+
+
+@pytest.fixture(params=[Publishing, PublishingMigration], ids=["version", "migration"])
+def either(request, fake_door) -> Publishing:
+    """A provisional version or migration: they differ in little."""
+    org = make_org()
+    machine = make_machine(org)
+    publishing: Publishing = request.param(admin_api(org))
+    if request.param is PublishingMigration:
+        make_version(machine)
+        make_version(machine)
+    return publishing.provision()
+
+
+def nothing_was_made(publishing: Publishing) -> bool:
+    versions = 2 if publishing.made is MachineVersionMigration else 0
+    return (
+        MachineVersion.objects.count() == VersionCode.objects.count() == versions
+        and not MachineVersionMigration.objects.exists()
+        and not MigrationCode.objects.exists()
+    )
 
 
 def test_three_steps_make_a_current_version(publish, fake_door, django_capture_on_commit_callbacks):
@@ -88,11 +157,13 @@ def test_three_steps_make_a_current_version(publish, fake_door, django_capture_o
     ]
 
 
-def test_code_may_be_uploaded_as_it_is(publish):
-    assert publish.upload(SOURCE).status_code == 204
-    assert publish.finalize({}).status_code == 200
+def test_code_may_be_uploaded_as_it_is(either):
+    assert either.upload(SOURCE).status_code == 204
+    r = either.finalize({})
 
-    assert gzip.decompress(VersionCode.objects.get().source_gzip) == SOURCE
+    assert r.status_code == 200
+    code = either.code.objects.get(pk=either.made.objects.get(public_id=r.json()[either.id_name]))
+    assert gzip.decompress(code.source_gzip) == SOURCE
 
 
 @pytest.mark.parametrize("body", [None, {}, {"makeCurrent": False}, {"makeCurrent": None}])
@@ -104,17 +175,17 @@ def test_version_is_not_made_current_unless_asked(publish, body):
     assert MachineVersion.objects.get().client_info == ""
 
 
-def test_warnings_of_the_check_are_answered(publish, fake_door):
+def test_warnings_of_the_check_are_answered(either, fake_door):
     fake_door.check = lambda source: BundleInfo("", ["npm:xstate@5"], 5, ["no tags"])
-    publish.upload()
+    either.upload()
 
-    assert publish.finalize({}).json()["warnings"] == ["no tags"]
-    assert VersionCode.objects.get().externals == ["npm:xstate@5"]
+    assert either.finalize({}).json()["warnings"] == ["no tags"]
+    assert either.code.objects.latest("pk").externals == ["npm:xstate@5"]
 
 
-def test_signed_id_and_url_need_no_escaping(publish):
-    assert set(publish.signed_id) & set("/?#%& +") == set()
-    assert publish.url.startswith("http://testserver/api/uploads/ver_")
+def test_signed_id_and_url_need_no_escaping(either):
+    assert set(either.signed_id) & set("/?#%& +") == set()
+    assert re.match(r"http://testserver/api/uploads/(ver|mig)_[\w-]+$", either.url)
 
 
 def test_configured_address_is_used_for_uploads(fake_door, settings):
@@ -130,33 +201,34 @@ def test_configured_address_is_used_for_uploads(fake_door, settings):
 # --- A bad bundle -------------------------------------------------------------------------
 
 
-def test_bad_bundle_is_explained_and_nothing_is_created(publish, fake_door):
+def test_bad_bundle_is_explained_and_nothing_is_created(either, fake_door):
     def refuse(source: bytes) -> BundleInfo:
         raise InvalidBundle("It does not export allowRead")
 
     fake_door.check = refuse
-    publish.upload()
+    either.upload()
 
-    message = assert_error(publish.finalize({"makeCurrent": True}), 400, "invalid-parameter")
+    message = assert_error(either.finalize({"makeCurrent": True}), 400, "invalid-parameter")
     assert "allowRead" in message
-    assert not MachineVersion.objects.exists()
-    assert not VersionCode.objects.exists()
+    assert nothing_was_made(either)
     assert Machine.objects.get().current_version is None
+    fake_door.check = accept
+    assert either.finalize({}).status_code == 200
 
 
-def test_no_runner_is_no_fault_of_the_bundle(publish, fake_door):
+def test_no_runner_is_no_fault_of_the_bundle(either, fake_door):
     def unavailable(source: bytes) -> BundleInfo:
         raise RunnerUnavailable("all runners are busy")
 
     fake_door.check = unavailable
-    publish.upload()
+    either.upload()
 
-    r = publish.finalize({})
+    r = either.finalize({})
 
     assert_error(r, 503, "unavailable")
     assert r["retry-after"] == "1"
     fake_door.check = accept
-    assert publish.finalize({}).status_code == 200
+    assert either.finalize({}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -184,75 +256,92 @@ def test_bad_finalizing_is_refused(publish, fake_door, body, parameter):
 # --- The signed id ------------------------------------------------------------------------
 
 
-def test_finalizing_before_the_upload_is_refused(publish):
-    message = assert_error(publish.finalize({}), 400, "invalid-parameter", "signedMachineVersionId")
+def test_finalizing_before_the_upload_is_refused(either):
+    message = assert_error(
+        either.finalize({}), 400, "invalid-parameter", either.signed_id_parameter
+    )
     assert "uploaded" in message
-    publish.upload()
-    assert publish.finalize({}).status_code == 200
+    either.upload()
+    assert either.finalize({}).status_code == 200
 
 
-def test_finalizing_twice_is_a_conflict(publish):
-    publish.upload()
-    publish.finalize({})
+def test_finalizing_twice_is_a_conflict(either):
+    either.upload()
+    either.finalize({})
+    made = either.made.objects.count()
 
-    assert_error(publish.finalize({}), 409, "conflict")
-    assert MachineVersion.objects.count() == 1
+    assert_error(either.finalize({}), 409, "conflict")
+    assert either.made.objects.count() == made
 
 
 @pytest.mark.parametrize("change", ["x", "", "a:b:c", "%00", "é", "." * 2000])
-def test_forged_id_is_refused(publish, change):
-    publish.upload()
-    publish.signed_id = f"{publish.signed_id}{change}" if change == "x" else change or "-"
+def test_forged_id_is_refused(either, change):
+    either.upload()
+    either.signed_id = f"{either.signed_id}{change}" if change == "x" else change or "-"
 
-    assert_error(publish.finalize({}), 400, "invalid-parameter", "signedMachineVersionId")
-    assert not MachineVersion.objects.exists()
-
-
-def test_unsigned_version_id_is_refused(publish):
-    publish.upload()
-    publish.signed_id = CodeUpload.objects.get().public_id
-
-    assert_error(publish.finalize({}), 400, "invalid-parameter", "signedMachineVersionId")
+    assert_error(either.finalize({}), 400, "invalid-parameter", either.signed_id_parameter)
+    assert nothing_was_made(either)
 
 
-def test_id_of_another_machine_or_org_is_not_there(publish):
-    publish.upload()
+def test_unsigned_id_is_refused(either):
+    either.upload()
+    either.signed_id = CodeUpload.objects.get().public_id
+
+    assert_error(either.finalize({}), 400, "invalid-parameter", either.signed_id_parameter)
+
+
+def test_id_of_another_machine_or_org_is_not_there(either):
+    either.upload()
     org = Machine.objects.get().org
     make_machine(org, "other")
     elsewhere = make_org()
     make_machine(elsewhere)
 
-    same_org = publish.api.put(f"/machines/other/v/{publish.signed_id}", {})
-    other_org = admin_api(elsewhere).put(f"/machines/order/v/{publish.signed_id}", {})
+    same_org = either.finalize({}, machine="other")
+    other_org = either.finalize({}, api=admin_api(elsewhere))
 
     assert_error(same_org, 404, "not-found")
     assert_error(other_org, 404, "not-found")
-    assert not MachineVersion.objects.exists()
+    assert nothing_was_made(either)
 
 
-def test_id_expires(publish, monkeypatch):
-    publish.upload()
-    monkeypatch.setattr(publishing, "UPLOAD_LIFETIME", timedelta(seconds=-1))
+def test_id_of_the_other_kind_is_refused(either):
+    either.upload()
+    other = PublishingMigration if either.made is MachineVersion else Publishing
+    finalizing = other(either.api)
+    finalizing.signed_id = either.signed_id
 
-    message = assert_error(publish.finalize({}), 400, "invalid-parameter", "signedMachineVersionId")
+    r = finalizing.finalize({})
+
+    assert_error(r, 400, "invalid-parameter", other.signed_id_parameter)
+    assert nothing_was_made(either)
+
+
+def test_id_expires(either, monkeypatch):
+    either.upload()
+    monkeypatch.setattr(uploads, "UPLOAD_LIFETIME", timedelta(seconds=-1))
+
+    message = assert_error(
+        either.finalize({}), 400, "invalid-parameter", either.signed_id_parameter
+    )
     assert "too old" in message
 
 
 # --- The upload ---------------------------------------------------------------------------
 
 
-def test_an_address_takes_code_once(publish):
-    assert publish.upload(b"first").status_code == 204
+def test_an_address_takes_code_once(either):
+    assert either.upload(b"first").status_code == 204
 
-    assert_error(publish.upload(b"second"), 409, "conflict")
-    publish.finalize({})
-    assert gzip.decompress(VersionCode.objects.get().source_gzip) == b"first"
-    assert_error(publish.upload(b"third"), 404, "not-found")
+    assert_error(either.upload(b"second"), 409, "conflict")
+    either.finalize({})
+    assert gzip.decompress(either.code.objects.latest("pk").source_gzip) == b"first"
+    assert_error(either.upload(b"third"), 404, "not-found")
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "é", "\0", None])
-def test_upload_needs_its_secret(publish, secret):
-    r = publish.upload(uploadSecret=secret)
+def test_upload_needs_its_secret(either, secret):
+    r = either.upload(uploadSecret=secret)
 
     assert_error(r, 403, "wrong-upload-secret")
     assert CodeUpload.objects.get().source_gzip is None
@@ -272,8 +361,8 @@ def test_secret_of_another_upload_is_refused(publish):
     )
 
 
-def test_only_the_hash_of_the_secret_is_stored(publish):
-    assert publish.fields["uploadSecret"] not in str(CodeUpload.objects.values().get())
+def test_only_the_hash_of_the_secret_is_stored(either):
+    assert either.fields["uploadSecret"] not in str(CodeUpload.objects.values().get())
 
 
 @pytest.mark.parametrize("name", ["ver_unknown", "%00", "x" * 500, "é"])
@@ -283,19 +372,19 @@ def test_unknown_address_is_not_there(publish, name):
     assert_error(publish.upload(), 404, "not-found")
 
 
-def test_old_address_is_not_there_and_goes_with_the_next(publish):
+def test_old_address_is_not_there_and_goes_with_the_next(either):
     CodeUpload.objects.update(expires_at=timezone.now())
 
-    assert_error(publish.upload(), 404, "not-found")
-    publish.provision()
+    assert_error(either.upload(), 404, "not-found")
+    either.provision()
     assert CodeUpload.objects.count() == 1
 
 
-def test_waiting_uploads_are_bounded(publish, monkeypatch):
-    monkeypatch.setattr(publishing, "UPLOADS_WAITING_MAX", 2)
-    publish.provision()
+def test_waiting_uploads_are_bounded(either, monkeypatch):
+    monkeypatch.setattr(uploads, "UPLOADS_WAITING_MAX", 2)
+    either.provision()
 
-    r = publish.api.post("/machines/order/v")
+    r = either.attempt()
 
     assert_error(r, 429, "too-many-uploads")
     assert int(r["retry-after"]) > 0
@@ -306,10 +395,10 @@ def test_waiting_uploads_are_bounded(publish, monkeypatch):
     [b"", b"no gzip", b"\x1f\x8b", gzip.compress(SOURCE)[:-9]],
     ids=["empty", "text", "only the start", "cut off"],
 )
-def test_code_that_is_not_gzipped_is_refused(publish, content):
-    assert_error(publish.upload_gzip(content), 400, "invalid-parameter", "file")
+def test_code_that_is_not_gzipped_is_refused(either, content):
+    assert_error(either.upload_gzip(content), 400, "invalid-parameter", "file")
     assert CodeUpload.objects.get().source_gzip is None
-    assert publish.upload_gzip(gzip.compress(SOURCE)).status_code == 204
+    assert either.upload_gzip(gzip.compress(SOURCE)).status_code == 204
 
 
 def test_something_behind_the_gzipped_code_is_refused(publish):
@@ -358,12 +447,12 @@ def test_form_beyond_all_limits_is_not_even_read(publish):
     assert_error(publish.upload(b"x" * (SOURCE_BYTES_MAX + 100_000)), 413, "too-large", "file")
 
 
-def test_bomb_is_not_unpacked(publish):
+def test_bomb_is_not_unpacked(either):
     packer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(packer.compress(bytes(10_000_000)) for _ in range(60)) + packer.flush()
     assert len(bomb) < GZIP_BYTES_MAX
 
-    assert_error(publish.upload_gzip(bomb), 413, "too-large", "file")
+    assert_error(either.upload_gzip(bomb), 413, "too-large", "file")
 
 
 @pytest.mark.parametrize(
@@ -405,11 +494,9 @@ def test_ci_key_can_deploy(fake_door):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_finalizations_at_the_same_moment_make_one_version(fake_door):
-    org = make_org()
-    make_machine(org)
-    publish = Publishing(admin_api(org)).provision()
-    publish.upload()
+def test_two_finalizations_at_the_same_moment_make_one(either, fake_door):
+    before = either.made.objects.count()
+    either.upload()
     both_have_read = threading.Barrier(2)
 
     def check(source: bytes) -> BundleInfo:
@@ -421,7 +508,7 @@ def test_two_finalizations_at_the_same_moment_make_one_version(fake_door):
 
     def finalize() -> None:
         try:
-            statuses.append(publish.finalize({}).status_code)
+            statuses.append(either.finalize({}).status_code)
         finally:
             connection.close()
 
@@ -432,7 +519,7 @@ def test_two_finalizations_at_the_same_moment_make_one_version(fake_door):
         thread.join()
 
     assert sorted(statuses) == [200, 409]
-    assert MachineVersion.objects.count() == 1
+    assert either.made.objects.count() == before + 1
 
 
 def test_answers_are_json(publish):

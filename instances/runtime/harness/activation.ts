@@ -15,13 +15,16 @@ import {
   isPromise,
   withinTimeLimit,
 } from "./authorize.ts";
+import { timer } from "./effects.ts";
 import { describeError, errorJson, errorText, isError, utf8Bytes } from "./errors.ts";
 import { Gate } from "./gate.ts";
 import { logArguments } from "./logs.ts";
+import { migrate, type Migration } from "./migrations.ts";
 import { now, parse, stringify } from "./primordials.ts";
-import { Code, LIMITS, type LogLevel } from "./protocol.ts";
+import { Code, type Effect, LIMITS, type LogLevel } from "./protocol.ts";
 import { type Service, Services } from "./services.ts";
 import { Turn, turns } from "./turn.ts";
+import * as upgrade from "./upgrade.ts";
 
 /** The code of one machine version, checked. */
 export interface Bundle {
@@ -40,7 +43,7 @@ export interface Port {
   forget(activation: Activation): void;
 }
 
-/** The fields of a message: `C|S|T|N|V|O`, activation, rid, and what the protocol says. */
+/** The fields of a message: `C|S|T|N|V|O|X|U`, activation, rid, and what the protocol says. */
 export type StepFields = readonly string[];
 
 interface InboxItem {
@@ -130,6 +133,10 @@ export class Activation implements Host {
   }
 
   #begin(fields: StepFields): void {
+    if (fields[0] === "X") {
+      this.#describe(fields);
+      return;
+    }
     const turn = new Turn(this);
     turns.run(turn, authorizeAndCompute, this, fields, turn);
   }
@@ -412,6 +419,88 @@ export class Activation implements Host {
     );
   }
 
+  // --- upgrades ---------------------------------------------------------------------------------
+
+  /** `X`: where the instance is, for another version to take it over. */
+  #describe(fields: StepFields): void {
+    const started = now();
+    try {
+      if (this.#done || this.services.size > 0) {
+        throw new Error("only an instance that has settled, and is not done, can be upgraded");
+      }
+      const { adapter } = this.#bundle;
+      const { state } = parse(this.#state);
+      const extra = this.#extra === "" ? undefined : parse(this.#extra);
+      const leaves = upgrade.leavesOf(state);
+      const description: upgrade.Description = {
+        leaves,
+        history: adapter.historyIn(extra),
+        timers: upgrade.timersIn(upgrade.activeIn(adapter.shape, upgrade.unmoved(leaves))),
+        kept: upgrade.keptOf(extra),
+      };
+      const json = stringify(description)!;
+      this.#answer(fields, Code.changed, json, "", "", "", "", "", "", started);
+    } catch (error) {
+      this.#answer(fields, Code.threw, errorJson(error), "", "", "", "", "", "", started);
+    }
+  }
+
+  /** `U`: the first step of an instance that comes from another version. */
+  upgrade(fields: StepFields, migrations: () => Migration[]): void {
+    const turn = new Turn(this);
+    turns.run(turn, upgradeStep, this, fields, migrations, turn);
+  }
+
+  /** Only for upgradeStep() below: runs inside of `turn`. */
+  arrive(fields: StepFields, migrations: () => Migration[], turn: Turn): void {
+    const started = now();
+    this.#gate.open = false; // A3
+    try {
+      const instance = this.#migrated(migrations(), parse(fields[5]!), fields[6]!);
+      this.#record(fields, instance, started);
+      // The next step loads it: so nothing that it may have kept to itself can matter (A1).
+      instance.dispose();
+      this.#instance = undefined;
+    } catch (error) {
+      this.#gate.drop(turn);
+      this.#answer(fields, Code.threw, errorJson(error), "", "", "", "", "", "", started);
+      this.close();
+      this.#port.forget(this);
+    }
+    if (!this.#gate.isEmpty) {
+      this.#askForCommit();
+    }
+  }
+
+  #migrated(
+    migrations: Migration[],
+    description: upgrade.Description,
+    contextBefore: string,
+  ): Instance {
+    const { adapter } = this.#bundle;
+    const { leaves, history, context } = migrate(migrations, description, contextBefore);
+    checkContext(context);
+    const active = upgrade.activeIn(adapter.shape, leaves);
+    const remembered = upgrade.rememberedIn(adapter.shape, history);
+    const instance = this.#instance = adapter.load(this, {
+      value: upgrade.valueOf(active),
+      done: upgrade.isFinal(active),
+      extra: adapter.extraOf(active, remembered, description.kept),
+      context,
+    });
+    const { kept, cancelled, started } = upgrade.retime(description.timers, leaves, active);
+    const contextCopy = parse(context);
+    instance.arrive([
+      ...cancelled.map(({ id }): Effect => ({ t: "cancel", id })),
+      ...upgrade.renames(kept),
+      ...started.map((after) => {
+        const delay = adapter.delayOf(after, contextCopy);
+        return timer(after.id, Number(delay), { type: after.id }, undefined);
+      }),
+    ]);
+    return instance;
+  }
+
   // --- commits ----------------------------------------------------------------------------------
 
   /** `K`: all that was answered is committed. */
@@ -546,6 +635,15 @@ function computeStep(
   started: number,
 ): void {
   activation.compute(fields, turn, started);
+}
+
+function upgradeStep(
+  activation: Activation,
+  fields: StepFields,
+  migrations: () => Migration[],
+  turn: Turn,
+): void {
+  activation.arrive(fields, migrations, turn);
 }
 
 function runEffects(activation: Activation): void {

@@ -8,7 +8,8 @@
 //   run()              the commit is durable: actions run, services start and stop, messages go out
 //
 // or, when user code threw, rollback(). The first step of an instance is begin() in the place of
-// transition().
+// transition(). An instance that comes from another version is loaded like any other, and then told
+// of it by arrive().
 
 import type {
   Effect,
@@ -21,6 +22,7 @@ import type {
   StateValue,
 } from "./protocol.ts";
 import type { Service, Services } from "./services.ts";
+import type { Active, After, Description, Kept, Remembered, StateShape } from "./upgrade.ts";
 
 /** One machine version in this process. */
 export interface Adapter {
@@ -33,6 +35,15 @@ export interface Adapter {
   event(parsed: MachineEvent): unknown;
   /** The error event of a service that was lost. */
   lost(serviceId: string, error: ErrorObject): unknown;
+
+  /** The states of the machine. */
+  readonly shape: StateShape;
+  /** What `extra` holds of states that were left. */
+  historyIn(extra: any): Description["history"]; // any: as in Snapshot
+  /** What `extra` would hold in these states. */
+  extraOf(active: Active, remembered: readonly Remembered[], kept: Kept): object;
+  /** Milliseconds, or anything else if the machine does not say how many. */
+  delayOf(after: After, context: unknown): unknown;
 }
 
 /** What is stored of an instance, parsed. */
@@ -84,6 +95,8 @@ export interface Instance {
   adopt(contextJson: string): any; // any: user data
   /** After a throw, while services live: as it was before the computation. */
   rollback(contextJson: string): void;
+  /** After load(): these are the effects of the upgrade that has led here, unless here is the end. */
+  arrive(effects: Effect[]): void;
   run(): void;
   /** Whether a copy loaded from what is stored would be another one, now that no service is left. */
   readonly mustReload: boolean;

@@ -17,6 +17,7 @@ import type { Adapter } from "./adapter.ts";
 import type { Bundle } from "./activation.ts";
 import { namesDrawnAtLoad } from "./effects.ts";
 import { randomUUID } from "./primordials.ts";
+import type { Migration } from "./migrations.ts";
 import type { LoadMessage } from "./protocol.ts";
 
 type Modules = Record<string, unknown>;
@@ -42,8 +43,13 @@ export class InvalidBundle extends Error {
 
 export interface LoadedBundle extends Bundle {
   exports: string[];
-  warnings: string[];
 }
+
+export interface LoadedMigration extends Migration {
+  exports: string[];
+}
+
+type Exports = Record<string, unknown>;
 
 type Evaluate = (source: string) => (exports: object, require: unknown, module: object) => void;
 
@@ -62,7 +68,24 @@ export class Loader {
   }
 
   /** Evaluates and checks a bundle. Throws InvalidBundle, or whatever the bundle threw. */
-  async load({ cjs, externals }: LoadMessage): Promise<LoadedBundle> {
+  async load(message: LoadMessage): Promise<LoadedBundle> {
+    const exported = await this.#evaluated(message, "machine.js");
+    const allowRead = requireFunction(exported, "allowRead", RULE);
+    const allowWrite = requireFunction(exported, "allowWrite", RULE);
+    const adapter = await makeAdapter(exported.default);
+    return { adapter, allowRead, allowWrite, exports: Object.keys(exported) };
+  }
+
+  /** The same for a migration, whose functions may also be those of its default export. */
+  async loadMigration(message: LoadMessage): Promise<LoadedMigration> {
+    const exported = await this.#evaluated(message, "migration.js");
+    const functions = { ...functionsOf(exported.default), ...functionsOf(exported) };
+    const upgradeState = requireFunction(functions, "upgradeState", UPGRADE_STATE);
+    const upgradeContext = requireFunction(functions, "upgradeContext", UPGRADE_CONTEXT);
+    return { upgradeState, upgradeContext, exports: Object.keys(exported) };
+  }
+
+  async #evaluated({ cjs, externals }: LoadMessage, file: string): Promise<Exports> {
     const modules: Modules = {};
     for (const name of externals) {
       const load = platformModule(name);
@@ -72,16 +95,16 @@ export class Loader {
       modules[name] = await load();
     }
     const { default: evaluate } = await this.#evaluate;
-    const exported = recordingUUIDs(() => run(evaluate, cjs, modules));
-    const allowRead = requireFunction(exported, "allowRead");
-    const allowWrite = requireFunction(exported, "allowWrite");
-    const adapter = await makeAdapter(exported.default);
-    return { adapter, allowRead, allowWrite, exports: Object.keys(exported), warnings: [] };
+    return recordingUUIDs(() => run(evaluate, cjs, modules, file));
   }
 }
 
-function run(evaluate: Evaluate, source: string, modules: Modules): Record<string, unknown> {
-  const module: { exports: Record<string, unknown> } = { exports: {} };
+const RULE = "({ … }) { … }";
+const UPGRADE_STATE = "(path, context) { return path; }";
+const UPGRADE_CONTEXT = "(oldPaths, newPaths, context) { return context; }";
+
+function run(evaluate: Evaluate, source: string, modules: Modules, file: string): Exports {
+  const module: { exports: Exports } = { exports: {} };
   const require = (name: string): unknown => {
     if (!Object.hasOwn(modules, name)) {
       throw new InvalidBundle(cannotImport(name));
@@ -89,7 +112,7 @@ function run(evaluate: Evaluate, source: string, modules: Modules): Record<strin
     return modules[name];
   };
   // The line breaks keep a comment at the end of the source from hiding our closing bracket.
-  const wrapped = `(function (exports, require, module) {${source}\n})\n//# sourceURL=machine.js`;
+  const wrapped = `(function (exports, require, module) {${source}\n})\n//# sourceURL=${file}`;
   evaluate(wrapped)(module.exports, require, module);
   return module.exports;
 }
@@ -113,18 +136,33 @@ function recordingUUIDs<T>(load: () => T): T {
   }
 }
 
-function requireFunction(
-  exported: Record<string, unknown>,
+function requireFunction<F extends (...args: any[]) => unknown>( // any: user code
+  exported: Exports,
   name: string,
-): (request: object) => unknown {
+  example: string,
+): F {
   const value = exported[name];
   if (typeof value !== "function") {
     const problem = value === undefined ? "does not export" : "must export a function as";
     throw new InvalidBundle(
-      `The bundle ${problem} ${name}. Add: export function ${name}({ … }) { … }`,
+      `The bundle ${problem} ${name}. Add: export function ${name}${example}`,
     );
   }
-  return value as (request: object) => unknown;
+  return value as F;
+}
+
+/** What is exported as the functions of a migration, or as something else under their names. */
+function functionsOf(exported: any): Exports { // any: user code
+  const functions: Exports = {};
+  for (const name of ["upgradeState", "upgradeContext"]) {
+    const value = exported?.[name];
+    if (typeof value === "function") {
+      functions[name] = (...args: unknown[]) => value.apply(exported, args);
+    } else if (value !== undefined) {
+      functions[name] = value;
+    }
+  }
+  return functions;
 }
 
 async function makeAdapter(machine: unknown): Promise<Adapter> {

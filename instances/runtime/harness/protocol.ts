@@ -48,6 +48,8 @@ export interface MachineEvent {
 export type Effect =
   | { t: "timer"; id: string; delay: number; event: MachineEvent; to?: InstanceRef }
   | { t: "cancel"; id: string }
+  /** Of an upgrade only: a pending timer gets another id and event, and keeps its time. */
+  | { t: "rename"; id: string; to: string; event: MachineEvent }
   | { t: "send"; to: InstanceRef; event: MachineEvent }
   | { t: "spawn"; id: string; src: SpawnSource; input: unknown }
   | { t: "stop"; id: string }
@@ -61,10 +63,12 @@ export interface ErrorObject {
 
 export type LogLevel = "log" | "info" | "warn" | "error" | "debug";
 
-/** The message `M`: the bundle as CommonJS, and the platform modules that it requires. */
+/** The messages `M` and `I`: the bundle as CommonJS, and the platform modules that it requires. */
 export interface LoadMessage {
   cjs: string;
   externals: string[];
+  /** A migration is only to be checked. */
+  kind?: "migration";
 }
 
 export const LIMITS = {

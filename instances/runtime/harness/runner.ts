@@ -8,6 +8,7 @@ import { installHooks } from "./hooks.ts";
 import { type LoadedBundle, Loader } from "./load.ts";
 import { catchStrayErrors, TaintCheck } from "./lockdown.ts";
 import { logArguments, makeConsole } from "./logs.ts";
+import type { Migration } from "./migrations.ts";
 import { microtask, parse, split, stringify } from "./primordials.ts";
 import { Code, LIMITS, type LoadMessage, type LogLevel } from "./protocol.ts";
 import { turns } from "./turn.ts";
@@ -21,7 +22,9 @@ export class Runner implements Port {
   readonly #taint = new TaintCheck();
   readonly #activations = new Map<string, Activation>();
   #bundle: LoadedBundle | undefined;
-  /** While the bundle loads, what comes after it waits. */
+  /** By id; those that did not load throw why. */
+  readonly #migrations = new Map<string, () => Migration>();
+  /** While a bundle loads, what comes after it waits. */
   #held: string[] | undefined;
 
   #out = "";
@@ -111,7 +114,7 @@ export class Runner implements Port {
       // Only a message that breaks the protocol, or a fault of ours, gets here.
       this.#log("error", [`the runner failed on a message ${fields[0]}:`, errorText(error)]);
       const rid = fields[0] === "R" ? fields[1] : fields[2];
-      if (rid !== undefined && "SCTNVOR".includes(fields[0]!)) {
+      if (rid !== undefined && "SCTNVORUX".includes(fields[0]!)) {
         this.answer(`${rid}\t${Code.threw}\t${errorJson(error)}\t\t\t\t\t\t\t0\n`);
       }
     }
@@ -123,7 +126,8 @@ export class Runner implements Port {
       case "T":
       case "N":
       case "V":
-      case "O": {
+      case "O":
+      case "X": {
         const activation = this.#activations.get(fields[1]!);
         if (activation === undefined) {
           this.answer(`${fields[2]}\t${Code.unknownActivation}\t\t\t\t\t\t\t\t0\n`);
@@ -150,6 +154,11 @@ export class Runner implements Port {
         this.#activate(fields[1]!, fields[3]!).step(fields);
         this.#tellTaint();
         break;
+      case "U":
+        // U act rid name path description context, in the order of the other steps
+        this.#upgrade(fields);
+        this.#tellTaint();
+        break;
       case "D": {
         const activation = this.#activations.get(fields[1]!);
         if (activation !== undefined) {
@@ -169,6 +178,9 @@ export class Runner implements Port {
         break;
       case "M":
         void this.#load(fields[1]!);
+        break;
+      case "I":
+        void this.#learn(fields[1]!, fields[2]!);
         break;
     }
   }
@@ -193,16 +205,55 @@ export class Runner implements Port {
     const held: string[] = this.#held = [];
     let answer: object;
     try {
-      const bundle = this.#bundle = await this.#loader.load(parse(json) as LoadMessage);
-      const { exports } = bundle;
-      const warnings = [...bundle.warnings, ...this.#taint.accept().map(pollutionWarning)];
-      answer = { ok: true, xstate: bundle.adapter.major, exports, warnings };
+      const message: LoadMessage = parse(json);
+      const { xstate, exports } = message.kind === "migration"
+        ? { xstate: 0, ...await this.#loader.loadMigration(message) }
+        : await this.#loadBundle(message);
+      const warnings = this.#taint.accept().map(pollutionWarning);
+      answer = { ok: true, xstate, exports, warnings };
     } catch (error) {
       answer = { ok: false, error: describeError(error) };
     }
     this.#held = undefined;
     this.line(`M\t${stringify(answer)}\n`);
     this.feed(held);
+  }
+
+  async #loadBundle(message: LoadMessage): Promise<{ xstate: number; exports: string[] }> {
+    const bundle = this.#bundle = await this.#loader.load(message);
+    return { xstate: bundle.adapter.major, exports: bundle.exports };
+  }
+
+  /** `I`: from now on instances may come here through this migration. */
+  async #learn(id: string, json: string): Promise<void> {
+    const held: string[] = this.#held = [];
+    let know: () => Migration;
+    try {
+      const migration = await this.#loader.loadMigration(parse(json));
+      know = () => migration;
+    } catch (error) {
+      know = () => {
+        throw error;
+      };
+    }
+    this.#migrations.set(id, know);
+    this.#held = undefined;
+    this.#tellTaint();
+    this.feed(held);
+  }
+
+  #upgrade(fields: string[]): void {
+    this.#activate(fields[1]!, fields[3]!).upgrade(
+      fields,
+      () =>
+        parse(fields[4]!).map((id: number) => {
+          const know = this.#migrations.get(String(id));
+          if (know === undefined) {
+            throw new Error(`the runner was not told of migration ${id}`);
+          }
+          return know();
+        }),
+    );
   }
 
   /** `R rid name state context auth`: needs no activation, and belongs to none. */

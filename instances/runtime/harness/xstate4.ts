@@ -12,6 +12,7 @@ import { type Action, initEvent as INIT, type ScxmlEvent } from "xstate4/es/acti
 import {
   type Actor,
   type Collect,
+  type HistoryTree,
   Interpreter,
   type Machine,
   type State,
@@ -53,6 +54,25 @@ import {
   type RetryPolicy,
 } from "./retry.ts";
 import type { Service } from "./services.ts";
+import {
+  type Active,
+  activeIn,
+  type After,
+  allStates,
+  type Description,
+  hasHistory,
+  type Kept,
+  leafStatesIn,
+  leavesOf,
+  type Path,
+  type Remembered,
+  stateAt,
+  type StateShape,
+  statesIn,
+  unmoved,
+  UPGRADE_EVENT,
+  valueOf,
+} from "./upgrade.ts";
 
 const RUNNING = 1;
 const STOPPED = 2;
@@ -96,6 +116,7 @@ export class XState4 implements Adapter {
   readonly showsLastEvent: boolean;
   readonly #policies: Policies;
   readonly initialContext: () => Record<string, unknown>;
+  #shape: StateShape | undefined;
 
   constructor(machine: Machine) {
     this.machine = machine;
@@ -140,6 +161,103 @@ export class XState4 implements Adapter {
   lost(serviceId: string, error: ErrorObject): unknown {
     return toSCXMLEvent({ type: `error.platform.${serviceId}`, data: error });
   }
+
+  get shape(): StateShape {
+    return this.#shape ??= shapeOf(this.machine);
+  }
+
+  /** XState 4 keeps a tree of all states; only what history states could look at matters. */
+  historyIn(extra: any): Description["history"] { // any: as in Snapshot
+    const history: Description["history"] = [];
+    for (const parent of allStates(this.shape)) {
+      const current = historyAt(extra?.history, parent.path)?.current;
+      if (current !== undefined && hasHistory(parent)) {
+        const inside = activeIn(parent, unmoved(leavesOf(current, parent.path)));
+        history.push({ at: parent.path, leaves: leafStatesIn(inside).map(({ path }) => path) });
+      }
+    }
+    return history;
+  }
+
+  extraOf(active: Active, remembered: readonly Remembered[], kept: Kept): object {
+    const extra: Record<string, unknown> = { ...kept };
+    if (remembered.length > 0) {
+      extra.history = this.#historyTree(active, remembered);
+    }
+    if (this.showsLastEvent) {
+      extra.event = UPGRADE_EVENT;
+    }
+    return extra;
+  }
+
+  #historyTree(active: Active, remembered: readonly Remembered[]): HistoryTree {
+    const tree = this.machine.historyValue(valueOf(active));
+    const isActive = new Set(statesIn(active));
+    const outsideIn = remembered.toSorted((a, b) => a.parent.path.length - b.parent.path.length);
+    for (const { parent, inside } of outsideIn) {
+      if (!isActive.has(parent)) { // those that are active are in the state's value
+        const node = parent.path.reduce(
+          (node, key) => node.states[key]!,
+          this.machine as StateNode,
+        );
+        Object.assign(historyAt(tree, parent.path)!, node.historyValue(valueOf(inside)));
+        this.#tellAround(tree, parent.path, isActive);
+      }
+    }
+    return tree;
+  }
+
+  /** XState 4 goes by the states around: what they say to have had inside has to be the same. */
+  #tellAround(tree: HistoryTree, path: Path, isActive: ReadonlySet<StateShape>): void {
+    for (let depth = path.length - 1; depth >= 0; depth--) {
+      const around = path.slice(0, depth);
+      const outer = historyAt(tree, around)!;
+      const key = path[depth]!;
+      const { current } = outer;
+      if (
+        isActive.has(stateAt(this.shape, around)!) || typeof current === "string" ||
+        !Object.hasOwn(current, key)
+      ) {
+        return;
+      }
+      outer.current = { ...current, [key]: outer.states![key]!.current };
+    }
+  }
+
+  delayOf({ source }: After, context: unknown): unknown {
+    const delay = typeof source === "string" ? this.machine.options.delays[source] : source;
+    return typeof delay === "function"
+      ? delay(context, UPGRADE_EVENT, { _event: toSCXMLEvent(UPGRADE_EVENT) })
+      : delay;
+  }
+}
+
+function historyAt(tree: HistoryTree | undefined, path: Path): HistoryTree | undefined {
+  return path.reduce((place, key) => place?.states?.[key], tree);
+}
+
+function shapeOf(node: StateNode): StateShape {
+  const { path, id, type, states } = node;
+  return {
+    path,
+    id,
+    type,
+    isDeep: node.history === "deep",
+    initial: node.initial === undefined ? undefined : String(node.initial),
+    children: new Map(Object.entries(states).map(([key, child]) => [key, shapeOf(child)])),
+    after: delaysOf(node),
+  };
+}
+
+function delaysOf({ id, after }: StateNode): After[] {
+  const delays = new Map<string, After>(); // several transitions may wait for the same one
+  for (const { delay, eventType } of after) {
+    const [, written] = /^xstate\.after\((.*)\)/.exec(eventType.slice(0, -id.length))!;
+    // A function is called by its place in the list, after the id of its state.
+    const name = typeof delay === "function" ? written!.replace(`${id}:`, "") : written!;
+    delays.set(eventType, { delay: name, id: eventType, source: delay });
+  }
+  return [...delays.values()];
 }
 
 type SpawnEffect = Extract<Effect, { t: "spawn" }>;
@@ -272,6 +390,17 @@ class Instance4 implements Instance {
     this.#output = extra?.output;
     this.#next = state;
     this.adopt(context);
+  }
+
+  arrive(effects: Effect[]): void {
+    if (!this.done) {
+      this.effects = effects;
+      return;
+    }
+    this.#output = doneData(this.#next);
+    if (this.#parent !== undefined) {
+      this.effects = [done(this.#output)];
+    }
   }
 
   childEnded(event: MachineEvent, id: string, sender: Sender): boolean {

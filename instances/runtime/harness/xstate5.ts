@@ -43,6 +43,19 @@ import type {
 } from "./protocol.ts";
 import { type Policies, policiesOf, policyIn, Retries, type RetryPolicy } from "./retry.ts";
 import type { Service } from "./services.ts";
+import {
+  type Active,
+  activeIn,
+  type After,
+  type Description,
+  type Kept,
+  leafStatesIn,
+  type Remembered,
+  stateAt,
+  type StateShape,
+  unmoved,
+  UPGRADE_EVENT,
+} from "./upgrade.ts";
 
 const RUNNING = 1;
 const STOPPED = 2;
@@ -78,6 +91,7 @@ export class XState5 implements Adapter {
   readonly #context: () => Record<string, unknown>;
   readonly hasRegions: boolean;
   readonly #policies: Policies;
+  #shape: StateShape | undefined;
 
   constructor(machine: StateMachine) {
     this.#machine = machine;
@@ -123,6 +137,57 @@ export class XState5 implements Adapter {
   /** The retry policy of a service that is invoked by one of these active nodes. */
   policyOf(serviceId: string, nodes: readonly StateNode[]): RetryPolicy | undefined {
     return policyIn(this.#policies, serviceId, nodes);
+  }
+
+  get shape(): StateShape {
+    return this.#shape ??= shapeOf(this.#machine.root);
+  }
+
+  historyIn(extra: any): Description["history"] { // any: as in Snapshot
+    const found = new Map<StateNode, Description["history"][number]>();
+    for (
+      const [id, nodeIds] of Object.entries((extra?.history ?? {}) as Record<string, string[]>)
+    ) {
+      const { idMap } = this.#machine;
+      const state = idMap.get(id);
+      const parent = state?.parent;
+      const nodes = nodeIds.flatMap((nodeId) => idMap.get(nodeId) ?? [])
+        .toSorted((a, b) => a.order - b.order);
+      const isBetterKnown = parent !== undefined && found.has(parent) && state!.history !== "deep";
+      if (parent === undefined || nodes.length === 0 || isBetterKnown) {
+        continue;
+      }
+      // A shallow one knows children of its parent only: they would begin with their initial states.
+      const paths = nodes.map(({ path }) => path);
+      const inside = activeIn(stateAt(this.shape, parent.path)!, unmoved(paths));
+      found.set(parent, { at: parent.path, leaves: leafStatesIn(inside).map(({ path }) => path) });
+    }
+    return [...found.values()];
+  }
+
+  extraOf(_active: Active, remembered: readonly Remembered[], kept: Kept): object {
+    const history: Record<string, string[]> = {};
+    for (const { parent, inside } of remembered) {
+      for (const state of parent.children.values()) {
+        if (state.type === "history") {
+          const left = state.isDeep
+            ? leafStatesIn(inside)
+            : inside.children.map(({ shape }) => shape);
+          history[state.id] = left.map(({ id }) => id);
+        }
+      }
+    }
+    return { ...kept, ...(hasOwnKeys(history) ? { history } : {}) };
+  }
+
+  delayOf({ source }: After, context: unknown): unknown {
+    if (typeof source !== "string") {
+      return source;
+    }
+    const delay = this.#machine.implementations.delays[source];
+    return typeof delay === "function"
+      ? delay({ context, event: UPGRADE_EVENT }, undefined)
+      : delay;
   }
 
   get machine(): StateMachine {
@@ -285,6 +350,30 @@ class Instance5 implements Instance {
     }
     this.#next = snapshot;
     this.adopt(context);
+  }
+
+  arrive(effects: Effect[]): void {
+    if (!this.done) {
+      this.effects = effects;
+      return;
+    }
+    this.#next.output = this.#output();
+    if (this.#parent !== undefined) {
+      this.effects = [done(this.#next.output)];
+    }
+  }
+
+  /** As XState works it out when a machine enters its final state. */
+  #output(): unknown {
+    const { context, _nodes } = this.#next;
+    const { root } = this.#machine;
+    const resolve = (output: unknown, event: MachineEvent) =>
+      typeof output === "function" ? output({ context, event, self: this.#root }) : output;
+    const final = _nodes.find(({ type, parent }) => type === "final" && parent === root) ?? root;
+    return resolve(root.output, {
+      type: `xstate.done.state.${final.id}`,
+      output: final === root ? undefined : resolve(final.output, UPGRADE_EVENT),
+    });
   }
 
   childEnded(event: MachineEvent, id: string, sender: Sender): boolean {
@@ -824,6 +913,27 @@ function retriedLogic(logic: any, retries: Retries): object { // any: logic of t
 }
 
 const REJECT = "xstate.promise.reject";
+
+function shapeOf(node: StateNode): StateShape {
+  const { path, id, type, states } = node;
+  return {
+    path,
+    id,
+    type,
+    isDeep: node.history === "deep",
+    initial: type === "compound" ? node.initial?.target[0]?.key : undefined,
+    children: new Map(Object.entries(states).map(([key, child]) => [key, shapeOf(child)])),
+    after: delaysOf(node),
+  };
+}
+
+function delaysOf({ after }: StateNode): After[] {
+  const delays = new Map<string, After>(); // several transitions may wait for the same one
+  for (const { delay, eventType } of after) {
+    delays.set(eventType, { delay: String(delay), id: eventType, source: delay });
+  }
+  return [...delays.values()];
+}
 
 function serviceSource({ src }: Actor): string {
   return typeof src === "string" && !src.startsWith("xstate.invoke.") ? src : "(inline)";

@@ -3,6 +3,7 @@
  *
  *   node client.mjs <scenario> '{"apiHost": …, "token": …, …}'      prints one line of JSON
  */
+import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { StateBackedClient } from "@statebacked/client";
@@ -80,6 +81,55 @@ const scenarios = {
       duplicateMachine,
       deleted,
       deletedMachine,
+    };
+  },
+
+  /** Two versions, a migration in both of its forms, and an instance that upgrades by them. */
+  async upgrades({ apiHost, token, orgId, machine, bundles }) {
+    const client = new StateBackedClient(token, { apiHost, orgId, actAs: { sub: "ada" } });
+    const { machines, machineVersions, machineVersionMigrations, machineInstances } = client;
+    const [oldCode, newCode, migrationCode] = await Promise.all(
+      bundles.map((path) => readFile(path, "utf8")),
+    );
+    await machines.create(machine);
+    const publish = async (code) =>
+      (await machineVersions.create(machine, { code, makeCurrent: true })).machineVersionId;
+    const [from, to, apart] = [await publish(oldCode), await publish(newCode), await publish(newCode)];
+    await machineInstances.create(machine, { slug: "one", machineVersionId: from });
+    const desire = (targetMachineVersionId) =>
+      machineInstances.admin.updateDesiredVersion(machine, "one", { targetMachineVersionId });
+
+    const tooEarly = await failure(desire(to));
+    const versions = { fromMachineVersionId: from, toMachineVersionId: to };
+    const refused = await failure(
+      machineVersionMigrations.create(machine, { ...versions, code: "export default {};" }),
+    );
+    const plain = await machineVersionMigrations.create(machine, {
+      ...versions,
+      code: migrationCode,
+    });
+    // The client puts every byte of it into the JSON of its first request, as well.
+    const large = `${migrationCode}\n// ${randomBytes(600_000).toString("base64")}`;
+    const zipped = await machineVersionMigrations.create(machine, {
+      ...versions,
+      gzippedCode: new Uint8Array(gzipSync(large)),
+    });
+    const desired = await desire(to);
+    const pending = await machineInstances.admin.get(machine, "one");
+    const upgraded = await machineInstances.sendEvent(machine, "one", { event: "touch" });
+    return {
+      ids: { from, to },
+      tooEarly,
+      refused,
+      plain,
+      zipped,
+      desired: desired ?? null,
+      pending,
+      upgraded,
+      admin: await machineInstances.admin.get(machine, "one"),
+      transitions: await machineInstances.listTransitions(machine, "one"),
+      noPath: await failure(desire(apart)),
+      unknown: await failure(desire("ver_unknown")),
     };
   },
 

@@ -20,6 +20,8 @@ machine counts; its events are:
   {"type": "finish"}         n + 1 and comes to its end
 
 What it got from other instances is in its context: {"heard": [[sender, event, …], …]}.
+
+All its versions are the same. What migrations do is up to `SimulatedRunners.migrate`.
 """
 
 from __future__ import annotations
@@ -32,11 +34,19 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from instances.engine.core import Engine
-from instances.engine.errors import Unavailable
+from instances.engine.errors import InstancePaused, Unavailable
 from instances.engine.holding import HELD_MS, Resume
 from instances.engine.messages import not_created
-from instances.engine.operations import Delivery, Kind, MessageRow, Operation, Outcome
-from instances.engine.store import InstanceRow, LogRow, NoteRow
+from instances.engine.operations import (
+    SETTLED,
+    Delivery,
+    Kind,
+    MessageRow,
+    Operation,
+    Outcome,
+    Upgrade,
+)
+from instances.engine.store import DONE, InstanceRow, LogRow, MigrationRow, NoteRow
 from instances.engine.timers import Timers
 
 MESSAGES = {
@@ -47,6 +57,8 @@ MESSAGES = {
     "N": "child_end",
     "V": "inbox",
     "O": "lost",
+    "X": "describe",
+    "U": "upgrade",
     "K": "committed",
     "D": "drop",
 }
@@ -143,7 +155,9 @@ class MemoryStore:
         self.dead_letters: list[dict[str, Any]] = []
         self.logs: list[LogRow] = []
         self.notes: list[NoteRow] = []
+        self.migrations: list[MigrationRow] = []
         self.failing = False
+        self.ambiguous = False  # commits take place, and nobody hears of it
         self._waiting: list[Operation | Callable[[], None]] = []
         self._busy = False
         self._ids = itertools.count(1)
@@ -158,7 +172,7 @@ class MemoryStore:
         self.world.call_in(self.world.random.uniform(0, 2), look)
 
     def _instance_row(self, row: dict[str, Any]) -> InstanceRow:
-        family = {k: row[k] for k in ("parent_id", "parent_child")}
+        family = {k: row[k] for k in ("parent_id", "parent_child", "desired_version_id")}
         values = InstanceRow(**{k: row[k] for k in InstanceRow._fields[:9]}, **family)
         if not self.has_other_writers:
             return values
@@ -194,7 +208,13 @@ class MemoryStore:
                 for id_, d in self.deliveries.items()
                 if d["key"] == key and d.get("kind") and d["due_at_ms"] <= now_ms
             ]
-            done([self._delivery(id_) for *_, id_ in sorted(due)[:limit]])
+            row = self.rows.get(key)
+            if due and row is not None and row["status"] == 1:
+                for *_, id_ in due:
+                    self.hold(id_)
+                done(InstancePaused(f"{key[1]} is paused"))
+            else:
+                done([self._delivery(id_) for *_, id_ in sorted(due)[:limit]])
 
         self.world.call_in(self.world.random.uniform(0, 2), look)
 
@@ -207,6 +227,11 @@ class MemoryStore:
         self, machine_id: int, version: str, done: Callable[[int | Exception | None], None]
     ) -> None:
         self._task(lambda: None if version else 1, done)
+
+    def find_migrations(
+        self, machine_id: int, done: Callable[[list[MigrationRow] | Exception], None]
+    ) -> None:
+        self.world.call_in(self.world.random.uniform(0, 2), lambda: done(self.migrations))
 
     def _delivery(self, id_: int) -> Delivery:
         d: dict[str, Any] = {"kind": 0, "send_id": None, "auth": "", "hops": 0, "source": None}
@@ -278,8 +303,10 @@ class MemoryStore:
                 return Outcome.GONE
         if not changes:
             row = self.rows.get(operation.key)
-            if self.has_other_writers and row is not None and row["seq"] != operation.seq:
-                return Outcome.CONFLICT
+            if self.has_other_writers and row is not None:
+                is_done = row["state"].endswith(DONE)
+                if row["seq"] != operation.seq or (not is_done and self._is_barred(operation, row)):
+                    return Outcome.CONFLICT
             if delivery is not None and operation.code == 1:
                 del self.deliveries[delivery.id]
             return Outcome.COMMITTED
@@ -294,6 +321,7 @@ class MemoryStore:
                 "parent_child": creation.child_id if creation else None,
                 "id": activation.row_id,
                 "version_id": activation.version_id,
+                "desired_version_id": None,
                 "status": 0,
             }
             self.history[activation.row_id] = []
@@ -301,7 +329,7 @@ class MemoryStore:
             return Outcome.DELETED
         elif row["status"] == 1:
             return Outcome.PAUSED
-        elif row["seq"] != operation.seq - 1:
+        elif row["seq"] != operation.seq - 1 or self._is_barred(operation, row):
             return Outcome.CONFLICT
         assert activation.row_id is not None
         history = self.history[activation.row_id]
@@ -329,10 +357,21 @@ class MemoryStore:
                 "ts": operation.ts,
                 "request_key": operation.request_key,
                 "commit_id": operation.commit_id,
+                "version_id": activation.version_id,
             }
         )
+        if isinstance(operation, Upgrade):
+            row.update(version_id=activation.version_id, desired_version_id=None)
         self._write_effects(operation, activation.row_id)
-        return Outcome.COMMITTED
+        return Outcome.AMBIGUOUS if self.ambiguous else Outcome.COMMITTED
+
+    def _is_barred(self, operation: Operation, row: dict[str, Any]) -> bool:
+        """By the version that is desired."""
+        desired_id = row["desired_version_id"]
+        if operation.kind is Kind.UPGRADE:
+            is_wanted = operation.activation.version_id == desired_id
+            return operation.code == 0 and not (is_wanted and row["children"] == SETTLED)
+        return operation.is_external and desired_id is not None and row["children"] == SETTLED
 
     def _write_effects(self, operation: Operation, row_id: int) -> None:
         operation.cancelled_ids = []
@@ -345,6 +384,8 @@ class MemoryStore:
             if found:
                 operation.cancelled_ids.append(max(found))
                 del self.deliveries[max(found)]
+        if isinstance(operation, Upgrade):
+            self._rename(operation, row_id)
         for timer in operation.timers or ():
             timer.delivery_id = next(self._ids)
             self.deliveries[timer.delivery_id] = {
@@ -380,6 +421,31 @@ class MemoryStore:
                 "due_at_ms": message.due_at_ms,
                 "attempts": 0,
                 "claimed": message.due_at_ms < operation.created_at_ms + 1_000,
+            }
+
+    def _rename(self, operation: Upgrade, row_id: int) -> None:
+        assert operation.cancelled_ids is not None
+        found = []
+        for rename in operation.renames:
+            ids = [
+                id_
+                for id_, d in self.deliveries.items()
+                if d["source"] == row_id and d["send_id"] == rename.send_id and not d["kind"]
+            ]
+            if ids:
+                found.append((rename, max(ids)))
+        for rename, id_ in found:
+            timer = self.deliveries.pop(id_)
+            operation.cancelled_ids.append(id_)
+            rename.delivery_id = next(self._ids)
+            rename.due_at_ms, rename.attempts = timer["due_at_ms"], timer["attempts"]
+            self.deliveries[rename.delivery_id] = {
+                **timer,
+                "seq": operation.seq,
+                "n": rename.n,
+                "send_id": rename.to,
+                "event": rename.event,
+                "claimed": timer["due_at_ms"] < operation.created_at_ms + 1_000,
             }
 
     def _target_of(self, message: MessageRow) -> tuple[int, str] | None:
@@ -535,6 +601,7 @@ class SimulatedRunner:
             "children": json.loads(children),
             "held": None,
             "inbox": {},
+            "is_done": state.endswith(DONE),
         }
 
     def _on_create(
@@ -546,6 +613,7 @@ class SimulatedRunner:
             "children": [],
             "held": None,
             "inbox": {},
+            "is_done": False,
         }
         if given.get("start") == "deny":
             self._say(rid, "2", "", "", "", "", "", "", "", "1")
@@ -608,12 +676,12 @@ class SimulatedRunner:
             error = json.dumps({"name": "Error", "message": "no", "stack": "at x"})
             self._say(rid, "3", error, "", "", "", "", "", "", "1")
         elif kind == "noop":
-            self._say(rid, "1", self._state(), "", "", self._public(live), "", "", "", "1")
+            self._say(rid, "1", self._state(live), "", "", self._public(live), "", "", "", "1")
         else:
             self._step(aid, rid, event)
 
-    def _state(self) -> str:
-        return '{"state":"counting","tags":[],"done":false}'
+    def _state(self, live: dict[str, Any]) -> str:
+        return f'{{"state":"counting","tags":[],"done":{json.dumps(live["is_done"])}}}'
 
     def _public(self, live: dict[str, Any]) -> str:
         return json.dumps(live["context"]["public"])
@@ -654,6 +722,7 @@ class SimulatedRunner:
             greeting = {"t": "send", "to": src, "event": {"type": "inc"}}
             effects = json.dumps([spawn, greeting])
         elif kind == "finish":
+            live["is_done"] = True
             effects = json.dumps([{"t": "done", "output": {"n": live["context"]["public"]["n"]}}])
         elif kind == "act":
             after.append(lambda: self.runners.effects.append((aid, "act")))
@@ -672,7 +741,7 @@ class SimulatedRunner:
         self._say(
             rid,
             code,
-            self._state(),
+            self._state(live),
             "",
             json.dumps(live["context"]),
             self._public(live),
@@ -713,12 +782,71 @@ class SimulatedRunner:
                 break
             step()
 
+    def _on_describe(self, aid: str, rid: str) -> None:
+        self.runners.asked.append(("X", self.version_id))
+        if self.runners.kills_describer():
+            self.kill("cpu")
+        elif aid in self.live:
+            self._say(rid, "0", '{"leaves":[["counting"]]}')
+        else:
+            self._say(rid, "4")
+
+    def _on_upgrade(
+        self, aid: str, rid: str, slug: str, path: str, description: str, context: str
+    ) -> None:
+        self.runners.asked.append(("U", self.version_id))
+        assert json.loads(description) == {"leaves": [["counting"]]}
+        try:
+            upgraded, effects = self.runners.migrate(json.loads(path), json.loads(context))
+        except Kills:
+            self.kill("cpu")
+            return
+        except Throws as error:
+            told = json.dumps({"name": "Error", "message": str(error)})
+            self._say(rid, "3", told, "", "", "", "", "", "", "1")
+            return
+        live = self.live[aid] = {
+            "context": upgraded,
+            "children": [],
+            "held": None,
+            "inbox": {},
+            "is_done": False,
+        }
+        self._say(
+            rid,
+            "0",
+            self._state(live),
+            "",
+            json.dumps(upgraded),
+            self._public(live),
+            "[]",
+            json.dumps(effects) if effects else "",
+            "",
+            "7",
+        )
+
     def _on_drop(self, aid: str) -> None:
         self.live.pop(aid, None)
 
 
+class Throws(Exception):
+    """What a migration may raise."""
+
+
+class Kills(Exception):
+    """A migration that does not end."""
+
+
+def migrate(path: list[int], context: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """What migrations do if nothing else is said: context and effects afterwards."""
+    return {**context, "upgrades": [*context.get("upgrades", ()), *path]}, []
+
+
 class SimulatedRunners:
     def __init__(self, world: World) -> None:
+        self.migrate = migrate
+        self.kills_describer: Callable[[], bool] = lambda: False
+        self.asked: list[tuple[str, int]] = []  # X or U, and the version
         self.world = world
         self.engine: Engine
         self.current: dict[int, SimulatedRunner] = {}
@@ -744,6 +872,12 @@ class SimulatedRunners:
             ready(runner, None)
 
         self.world.call_in(self.world.random.uniform(5, 30), started)
+
+    def acquire_upgrader(
+        self, version_id: int, migration_ids: tuple[int, ...], ready: Callable[..., None]
+    ) -> None:
+        delay_ms = self.world.random.uniform(1, 20)  # their code is read and loaded
+        self.world.call_in(delay_ms, self.acquire, version_id, ready)
 
     def release(self, runner: Any) -> None:
         runner.kill("released")
@@ -802,6 +936,17 @@ class Site:
         assert answer.body is not None, answer.error
         return answer
 
+    def add_migration(self, from_version: int, to_version: int) -> None:
+        id_ = len(self.store.migrations) + 1
+        names = f"ver_{from_version}", f"ver_{to_version}"
+        self.store.migrations.append(MigrationRow(id_, from_version, to_version, *names))
+
+    def desire(self, version: int | None, slug: str = "a", *, tells: bool = True) -> None:
+        """Set the desired version; without `tells` as if on another node, without news."""
+        self.row(slug)["desired_version_id"] = version
+        if tells:
+            self.engine.reload((1, slug))
+
     def row(self, slug: str = "a") -> dict[str, Any]:
         return self.store.rows[1, slug]
 
@@ -813,13 +958,13 @@ class Site:
 
 
 class Cluster:
-    """Two nodes on one database: what one commits, the other finds."""
+    """Some nodes on one database: what one commits, the others find."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, count: int = 2) -> None:
         self.world = World(seed)
-        self.nodes = [Site(world=self.world), Site(world=self.world)]
+        self.nodes = [Site(world=self.world) for _ in range(count)]
         first = self.nodes[0].store
-        self.living = {"node-0", "node-1"}
+        self.living = {f"node-{number}" for number in range(count)}
         for number, site in enumerate(self.nodes):
             store = site.store
             store.has_other_writers = True
@@ -827,6 +972,7 @@ class Cluster:
             store.living = self.living
             store.rows, store.history = first.rows, first.history
             store.deliveries, store._ids = first.deliveries, first._ids
+            store.migrations = first.migrations
             site.start()
             site.engine.elsewhere.forward = self._forward_from(site)
 

@@ -47,6 +47,21 @@ def test_repeated_create_with_its_request_key_answers_the_instance(site):
     assert len(site.history()) == 1
 
 
+def test_answer_that_nobody_understands_fails_its_event_and_ends_the_runner(site):
+    site.created()
+    runner = site.runners.current[1]
+    runner._say = lambda rid, *rest: type(runner)._say(runner, rid, "9")
+
+    answer = site.send("inc")
+    site.world.run(1_000)
+
+    assert answer.error.code == "machine-limit"
+    assert site.runners.deaths == 1
+    site.send("inc")
+    site.world.run(1_000)
+    assert site.n() == 1
+
+
 def test_hundred_concurrent_events_are_each_applied_once_in_one_history(site):
     site.created()
 

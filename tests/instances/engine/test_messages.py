@@ -159,6 +159,31 @@ def test_paused_target_gets_its_messages_in_order_when_it_resumes(site):
     assert site.store.dead_letters == []
 
 
+def test_message_does_not_overtake_held_ones_while_its_target_resumes(site, monkeypatch):
+    site.created("a")
+    site.created("b")
+    site.store.set_status(site.row("b")["id"], 1, lambda found: None)
+    site.world.run(100)
+    site.send("tell", "a", to="b", event=mark(1))
+    site.world.run(10_000)
+    find_due = site.store.find_due
+
+    def find_and_resume(key: Any, now_ms: int, limit: int, done: Any) -> None:
+        def found(rows: Any) -> None:
+            if site.row("b")["status"] == 1:
+                site.store.set_status(site.row("b")["id"], 0, lambda found: done(rows))
+            else:
+                done(rows)
+
+        find_due(key, now_ms, limit, found)
+
+    monkeypatch.setattr(site.store, "find_due", find_and_resume)
+    site.send("tell", "a", to="b", event=mark(2))
+    site.world.run(10_000)
+
+    assert [event["n"] for _, event in heard(site, "b")] == [1, 2]
+
+
 def test_ping_pong_goes_on_at_full_speed_and_is_slowed_when_it_never_ends(site, monkeypatch):
     monkeypatch.setattr(steps, "LOOP_HOPS", 200)
     site.created("a")
@@ -295,6 +320,44 @@ def test_messages_reach_an_instance_whose_services_run_on_another_node(seed):
 
     assert [event["n"] for _, event in heard(first, "b")] == list(range(10))
     assert first.row("b")["owner"] == "node-1"
+
+
+class Behind:
+    """The clock of a node that is behind the others by a while."""
+
+    def __init__(self, world: Any, ms: int) -> None:
+        self.monotonic, self.call_at = world.monotonic, world.call_at
+        self.now_ms = lambda: world.now_ms() - ms
+
+
+def test_owner_whose_clock_is_behind_finds_what_it_is_told_of():
+    cluster = Cluster(1)
+    first, second = cluster.nodes
+    first.created("a")
+    first.created("b")
+    second.send("hang-service", "b")
+    cluster.world.run(500)
+    second.engine.clock = Behind(cluster.world, 40)
+
+    first.send("tell", "a", to="b", event=mark(1))
+    cluster.world.run(1_000)
+
+    assert heard(first, "b") == [("a", mark(1))]
+
+
+def test_node_that_was_told_by_mistake_tells_the_owner():
+    cluster = Cluster(1, count=3)
+    first, _, third = cluster.nodes
+    first.created("a")
+    first.created("b")
+    third.send("hang-service", "b")
+    cluster.world.run(500)
+    first.engine.elsewhere.homes[1, "b"] = "node-1", cluster.world.now_ms() + 5_000
+
+    first.send("tell", "a", to="b", event=mark(1))
+    cluster.world.run(2_000)
+
+    assert heard(first, "b") == [("a", mark(1))]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import itertools
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 
+from instances.engine.errors import InstancePaused
 from instances.engine.lock import EngineLock, EngineLocked
 from instances.engine.operations import (
     Activation,
@@ -27,12 +29,14 @@ from instances.engine.operations import (
     MessageRow,
     Operation,
     Outcome,
+    Rename,
     TimerRow,
+    Upgrade,
 )
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.runners import RunnerLink
 from instances.engine.sqlite_store import SqliteStore
-from instances.engine.store import LogRow, NoteRow, Store
+from instances.engine.store import InstanceRow, LogRow, MigrationRow, NoteRow, Store
 from statebacked_site.databases import postgres_database, sqlite_database
 from tests.servers import new_postgres_database
 
@@ -83,7 +87,8 @@ ORG = """INSERT INTO authz_org (id, public_id, name, allow_anonymous_access, cre
 MACHINE = "INSERT INTO machines_machine (id, slug, created_at, org_id) VALUES (1, 'order', %s, 7)"
 VERSION = """INSERT INTO machines_machineversion (id, public_id, client_info, xstate_major,
  created_at, machine_id) VALUES (1, 'ver_x', '', 5, '2026-01-01', 1)"""
-FIRST_ROWS = (ORG, MACHINE.replace("%s", "'2026-01-01'"), VERSION)
+VERSION_2 = VERSION.replace("(1, 'ver_x'", "(2, 'ver_y'")
+FIRST_ROWS = (ORG, MACHINE.replace("%s", "'2026-01-01'"), VERSION, VERSION_2)
 
 
 commit_ids = itertools.count(4_000)
@@ -603,6 +608,49 @@ def test_what_is_due_comes_in_the_order_in_which_each_sender_sent_it(store, loop
     assert [d.id for d in due(store, loop, (1, "b"), 2)] == [d.id for d in found[:2]]
 
 
+def test_what_is_due_for_a_paused_instance_is_held_all_together(store, rows, loop, created):
+    target = activation((1, "b"))
+    store.put([step(target, Kind.INIT), step(created, messages=[message("b", 1_500)])])
+    loop.outcomes_of(2)
+    changed: list[bool | None] = []
+    store.set_status(target.row_id, 1, changed.append)
+    while not changed:
+        loop.next()
+    store.put([step(created, messages=[message("b", 1_600), message("b", 1_600, 1)])])
+    loop.outcomes_of(1)
+
+    found: list[Any] = []
+    store.find_due((1, "b"), 10_000, 100, found.append)
+    while not found:
+        loop.next()
+
+    assert isinstance(found[0], InstancePaused)
+    deadline = time.monotonic() + 10
+    while rows("SELECT count(*) FROM delivery WHERE due_at < 10000") != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    store.set_status(target.row_id, 0, changed.append)
+    while len(changed) < 2:
+        loop.next()
+    assert [d.due_at_ms for d in due(store, loop, (1, "b"))] == [1_500, 1_600, 1_600]
+
+
+def test_message_is_cancelled_while_a_step_that_would_consume_it_fails(store, rows, loop, created):
+    target = activation((1, "b"))
+    sent = step(created, messages=[message("b", 1_500, send_id="m")])
+    store.put([step(target, Kind.INIT), sent])
+    loop.outcomes_of(2)
+    [delivery] = due(store, loop, (1, "b"))
+    stale = activation((1, "b"), target.row_id, 1)
+    store.put([step(target)])
+    loop.outcomes_of(1)
+
+    store.put([delivered(stale, delivery), step(created, cancels=["m"])])
+
+    assert loop.outcomes_of(2)[1] == Outcome.COMMITTED
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+
+
 def test_message_is_consumed_once(store, rows, loop, created):
     target = activation((1, "b"))
     store.put([step(target, Kind.INIT), step(created, messages=[message("b", 1_500)])])
@@ -772,6 +820,259 @@ def test_notes_are_kept_and_go_with_their_instance(store, rows, loop, created):
 
     assert kept == [(1, 1, 0, '{"sub":"ü"}', 2, 5), (1, 1, 1, "", 0, 6)]
     assert rows("SELECT instance_id FROM unheeded_event") == [(other,)]
+
+
+# --- upgrades
+
+
+def desire(database: Database, version_id: int | None, row_id: int) -> None:
+    value = "NULL" if version_id is None else version_id
+    database.execute(f"UPDATE instance SET desired_version_id={value} WHERE id={row_id}")
+
+
+class NoReply:
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, body: Any, /) -> None:
+        raise AssertionError(body)
+
+    set_exception = set_result
+
+
+def upgrade(row_id: int | None, seq: int, to: int = 2, **fields: Any) -> Operation:
+    """An answered upgrade, of an activation of its own."""
+    made = Activation("2", KEY, row_id, to, RunnerLink(Process()))
+    made.seq = made.tail_seq = seq
+    answered = step(made)
+    event = '{"type":"statebacked.upgrade"}'
+    operation = Upgrade(KEY, event, NoReply(), migrations="[1]", description="{}", before="{}")
+    names = ("code", "state", "extra", "context", "public", "children", "effects", "report")
+    for name in (*names, "duration_us", "ts", "created_at_ms", "commit_id", "seq", "activation"):
+        setattr(operation, name, getattr(answered, name))
+    for name, value in fields.items():
+        setattr(operation, name, value)
+    return operation
+
+
+def refusal(activation: Activation, code: int = 2) -> Operation:
+    operation = step(activation, code=code)
+    operation.seq = activation.tail_seq = activation.tail_seq - 1
+    return operation
+
+
+def test_event_that_finds_it_settled_conflicts_while_another_version_is_desired(
+    database, store, rows, loop, created
+):
+    desire(database, 2, created.row_id)
+    store.put([step(created), step(created)])
+
+    assert loop.outcomes_of(2) == [Outcome.CONFLICT] * 2
+    assert rows("SELECT seq, version_id, desired_version_id FROM instance") == [(1, 1, 2)]
+
+
+def test_event_with_effects_conflicts_alike_and_leaves_nothing(
+    database, store, rows, loop, created
+):
+    desire(database, 2, created.row_id)
+    other = activation((1, "order-2"))
+    timed = step(created, Kind.TIMER, timers=[timer("t", 90_000)], messages=[message("b", 1_500)])
+    store.put([timed, step(other, Kind.INIT)])
+
+    assert loop.outcomes_of(2) == [Outcome.CONFLICT, Outcome.COMMITTED]
+    assert rows("SELECT count(*) FROM delivery") == [(0,)]
+    assert rows("SELECT count(*) FROM transition") == [(2,)]
+
+
+def test_instance_settles_on_its_old_version_with_events_and_services(
+    database, store, rows, loop, created
+):
+    services = '[{"id":"s","src":"s"}]'
+    created.children = services
+    store.put([step(created, children=services, deadline_ms=9_000)])
+    loop.outcomes_of(1)
+    desire(database, 2, created.row_id)
+    for one in (
+        step(created, children=services, deadline_ms=9_000),
+        step(created, Kind.SERVICE, children=services, deadline_ms=9_000),
+        refusal(created),
+        step(created, Kind.LOST_SERVICE),
+    ):
+        store.put([one])
+
+    assert loop.outcomes_of(4) == [Outcome.COMMITTED] * 4
+    created.children = "[]"
+    store.put([step(created)])
+    assert loop.outcomes_of(1) == [Outcome.CONFLICT]
+    assert rows("SELECT seq, version_id FROM instance") == [(5, 1)]
+
+
+def test_what_it_sends_to_itself_passes_and_events_behind_it_do_not(
+    database, store, rows, loop, created
+):
+    desire(database, 2, created.row_id)
+    store.put([step(created, Kind.SERVICE), step(created), step(created, Kind.SERVICE)])
+
+    assert loop.outcomes_of(3) == [Outcome.COMMITTED, Outcome.CONFLICT, Outcome.CONFLICT]
+    store.put([step(activation(row_id=created.row_id, seq=2), Kind.SERVICE)])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    timed = step(
+        activation(row_id=created.row_id, seq=3), Kind.SERVICE, timers=[timer("t", 90_000)]
+    )
+    store.put([timed])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    assert rows("SELECT seq FROM instance") == [(4,)]
+
+
+def test_refusal_conflicts_while_another_version_is_desired(database, store, loop, created):
+    if not store.has_other_writers:
+        pytest.skip("nobody else writes")
+    desire(database, 2, created.row_id)
+    store.put([refusal(created)])
+    assert loop.outcomes_of(1) == [Outcome.CONFLICT]
+
+    inner = refusal(activation(row_id=created.row_id, seq=1), 1)
+    inner.kind = Kind.SERVICE
+    store.put([inner])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+
+    done = STATE.replace("false", "true")
+    database.execute(f"UPDATE instance SET state='{done}'")
+    store.put([refusal(activation(row_id=created.row_id, seq=1), 1)])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+
+
+def test_upgrade_sets_the_version_and_is_no_longer_desired(database, store, rows, loop, created):
+    desire(database, 2, created.row_id)
+    one = upgrade(created.row_id, 1)
+    store.put([one])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+    store.put([step(one.activation)])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+
+    assert rows("SELECT seq, version_id, desired_version_id, context FROM instance") == [
+        (3, 2, None, '{"n":3}')
+    ]
+    assert rows("SELECT seq, kind, version_id FROM transition ORDER BY seq") == [
+        (1, 0, 1),
+        (2, 6, 2),
+        (3, 1, 2),
+    ]
+
+
+@pytest.mark.parametrize("desired", [None, 1, 3])
+def test_upgrade_to_a_version_that_is_not_desired_conflicts(
+    database, store, rows, loop, created, desired
+):
+    desire(database, desired, created.row_id)
+    timers = [Rename(0, "t", "t2", "{}")]
+    other = activation((1, "order-2"))
+    store.put([upgrade(created.row_id, 1, renames=timers), step(other, Kind.INIT)])
+
+    assert loop.outcomes_of(2) == [Outcome.CONFLICT, Outcome.COMMITTED]
+    assert rows("SELECT seq, version_id, desired_version_id FROM instance ORDER BY id") == [
+        (1, 1, desired),
+        (1, 1, None),
+    ]
+
+
+def test_two_upgrades_of_one_state_and_one_takes_place(database, store, rows, loop, created):
+    desire(database, 2, created.row_id)
+    store.put([upgrade(created.row_id, 1), upgrade(created.row_id, 1)])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED, Outcome.CONFLICT]
+    assert rows("SELECT count(*) FROM transition") == [(2,)]
+
+
+def test_upgrade_of_a_paused_instance_finds_it_paused(database, store, rows, loop, created):
+    desire(database, 2, created.row_id)
+    store.set_status(created.row_id, 1, lambda found: loop.outcomes.append((None, found)))
+    loop.outcomes_of(1)
+    store.put([upgrade(created.row_id, 1)])
+
+    assert loop.outcomes_of(1) == [Outcome.PAUSED]
+    assert rows("SELECT version_id, desired_version_id FROM instance") == [(1, 2)]
+
+
+def test_kept_timers_get_new_rows_with_all_that_they_were(database, store, rows, loop, created):
+    timers = [timer("t", 1_900), timer("u", 90_000, 1), timer("v", 80_000, 2), timer("w", 1_800, 3)]
+    timers[0].hops = 5
+    store.put([step(created, timers=timers, messages=[message("b", 90_000, 4, send_id="t")])])
+    loop.outcomes_of(1)
+    database.execute("UPDATE delivery SET attempts=3, last_error='no' WHERE send_id='u'")
+    desire(database, 2, created.row_id)
+    renames = [
+        Rename(0, "t", "u", '{"type":"t"}'),  # they swap their names
+        Rename(1, "u", "t", '{"type":"u"}'),
+        Rename(2, "nothing", "else", "{}"),
+    ]
+    started = [timer("v", 70_000, 3)]
+    one = upgrade(created.row_id, 2, renames=renames, cancels=["v"], timers=started)
+    old = dict(rows("SELECT due_at, id FROM delivery WHERE kind=0"))
+    store.put([one])
+    assert loop.outcomes_of(1) == [Outcome.COMMITTED]
+
+    assert rows(
+        "SELECT send_id, due_at, event, kind, attempts, coalesce(last_error, ''), hops, claims,"
+        " source_seq, source_n FROM delivery ORDER BY due_at, kind"
+    ) == [
+        ("w", 1_800, '{"type":"due"}', 0, 0, "", 0, 1, 2, 3),
+        ("u", 1_900, '{"type":"t"}', 0, 0, "", 5, 1, 3, 0),
+        ("v", 70_000, '{"type":"due"}', 0, 0, "", 0, 0, 3, 3),
+        ("t", 90_000, '{"type":"u"}', 0, 3, "no", 0, 0, 3, 1),
+        ("t", 90_000, '{"type":"hi"}', 1, 0, "", 0, 0, 2, 4),
+    ]
+    assert one.cancelled_ids is not None
+    assert sorted(one.cancelled_ids) == sorted(old[due_at] for due_at in (1_900, 90_000, 80_000))
+    found = [(rename.due_at_ms, rename.attempts, rename.hops) for rename in renames]
+    assert found == [(1_900, 0, 5), (90_000, 3, 0), (None, 0, 0)]
+    assert [(r.delivery_id,) for r in renames[:1]] == rows(
+        "SELECT id FROM delivery WHERE send_id='u'"
+    )
+
+
+def test_timer_under_its_old_id_is_gone_once_it_was_renamed(database, store, rows, loop, created):
+    store.put([step(created, timers=[timer("t", 1_500)])])
+    loop.outcomes_of(1)
+    (id_,) = rows("SELECT id FROM delivery")[0]
+    desire(database, 2, created.row_id)
+    one = upgrade(created.row_id, 2, renames=[Rename(0, "t", "t", '{"type":"new"}')])
+    store.put([one])
+    fired = step(one.activation, Kind.TIMER)
+    fired.delivery = Delivery(id_, 0, KEY, '{"type":"due"}', 1_500, 0, 1)
+    store.put([fired])
+
+    assert loop.outcomes_of(2) == [Outcome.COMMITTED, Outcome.GONE]
+    assert rows("SELECT event FROM delivery") == [('{"type":"new"}',)]
+
+
+def test_row_says_which_version_is_desired(database, store, loop, created):
+    found: list[InstanceRow] = []
+    store.read(KEY, found.append)
+    while not found:
+        loop.next()
+    desire(database, 2, created.row_id)
+    store.read(KEY, found.append)
+    while len(found) < 2:
+        loop.next()
+
+    assert [row.desired_version_id for row in found] == [None, 2]
+
+
+def test_migrations_are_those_of_the_machine(database, store, loop):
+    columns = "(id, public_id, created_at, machine_id, from_version_id, to_version_id)"
+    database.execute(
+        f"INSERT INTO machines_machineversionmigration {columns}"
+        " VALUES (5, 'mig_a', '2026-01-01', 1, 1, 2), (6, 'mig_b', '2026-01-01', 1, 2, 1)"
+    )
+    found: list[list[MigrationRow]] = []
+    for machine_id in (1, 2):
+        store.find_migrations(machine_id, found.append)
+        while len(found) < machine_id:
+            loop.next()
+
+    assert sorted(found[0]) == [(5, 1, 2, "ver_x", "ver_y"), (6, 2, 1, "ver_y", "ver_x")]
+    assert found[1] == []
 
 
 def test_second_engine_on_one_database_is_refused(tmp_path):

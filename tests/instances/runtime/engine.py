@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from instances.runtime.bundle import BundleCode
 from instances.runtime.egress import LookUp, look_up
@@ -41,17 +43,19 @@ class Instance:
 
 @dataclass
 class Engine:
-    """Versions are numbers; `code` is what they consist of."""
+    """Versions are numbers; `code` is what they consist of. So are migrations."""
 
     settings: RuntimeSettings
     look_up: LookUp = look_up
     code: dict[int, BundleCode] = field(default_factory=dict)
+    migrations: dict[int, BundleCode] = field(default_factory=dict)
     releases: bool = True  # as an engine does that has nothing left on a retiring runner
 
     def __post_init__(self) -> None:
         self.pool = RunnerPool(
             self.settings,
             load_code=self.load_code,
+            load_migration=self.load_migration,
             on_lines=self.on_lines,
             on_exit=self.on_exit,
             on_retire=self.on_retire,
@@ -64,6 +68,9 @@ class Engine:
         self.exits: list[tuple[Runner, str]] = []
         self.retired: list[Runner] = []
         self.loads = 0
+        self.migration_loads: list[int] = []
+        self.reading = asyncio.Event()  # whether codes of migrations can be read right now
+        self.reading.set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     # -------------------------------------------------------------- called by the pool
@@ -71,6 +78,11 @@ class Engine:
     async def load_code(self, version_id: int) -> BundleCode:
         self.loads += 1
         return self.code[version_id]
+
+    async def load_migration(self, migration_id: int) -> BundleCode:
+        self.migration_loads.append(migration_id)
+        await self.reading.wait()
+        return self.migrations[migration_id]
 
     def on_lines(self, runner: Runner, lines: list[bytes]) -> None:
         for line in lines:
@@ -106,17 +118,20 @@ class Engine:
         info = await self.pool.check_bundle(source.encode())
         self.code[version_id] = BundleCode(info.commonjs, info.externals)
 
+    async def add_migration(self, migration_id: int, source: str) -> None:
+        info = await self.pool.check_migration(source.encode())
+        self.migrations[migration_id] = BundleCode(info.commonjs, info.externals)
+
     def acquiring(self, version_id: int) -> asyncio.Future[Runner]:
         """The runner of a version, or the error, as soon as the pool says so."""
         future = asyncio.get_running_loop().create_future()
+        self.pool.acquire(version_id, _settling(future))
+        return future
 
-        def ready(runner: Runner | None, error: Exception | None) -> None:
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(runner)
-
-        self.pool.acquire(version_id, ready)
+    def acquiring_upgrader(self, version_id: int, *migration_ids: int) -> asyncio.Future[Runner]:
+        """The same for one that knows these migrations."""
+        future = asyncio.get_running_loop().create_future()
+        self.pool.acquire_upgrader(version_id, migration_ids, _settling(future))
         return future
 
     async def acquire(self, version_id: int) -> Runner:
@@ -129,6 +144,20 @@ class Engine:
         answer = await self.ask(instance, "C", name, "{}", "{}", "")
         assert answer.code in (0, 5), answer
         return instance
+
+    async def describe(self, instance: Instance) -> str:
+        """The JSON of `X`."""
+        answer = await self.ask(instance, "X")
+        assert answer.code == 0, answer
+        return answer.fields[2]
+
+    def upgrading(
+        self, runner: Runner, migration_ids: list[int], description: str, context: object
+    ) -> tuple[Instance, asyncio.Future[Answer]]:
+        """`U` for an instance in another version's runner."""
+        instance = Instance(runner, f"a{next(self.ids)}")
+        fields = ("one", json.dumps(migration_ids), description, json.dumps(context))
+        return instance, self.asking(instance, "U", *fields)
 
     def sending(self, instance: Instance, event: str, **rest: object) -> asyncio.Future[Answer]:
         return self.asking(instance, "S", json.dumps({"type": event, **rest}), "{}")
@@ -178,6 +207,18 @@ class Engine:
                     assert len(reasons) == 1
                     return reasons[0]
                 await self.news.wait()
+
+
+def _settling(
+    future: asyncio.Future[Runner],
+) -> Callable[[Runner | None, Exception | None], None]:
+    def ready(runner: Runner | None, error: Exception | None) -> None:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(Runner, runner))
+
+    return ready
 
 
 async def failure(future: asyncio.Future[Runner]) -> RuntimeFailure:

@@ -49,9 +49,21 @@ export interface State {
   changed?: boolean;
 }
 
+/** What was last active in a state, and in each of those inside of it. */
+export interface HistoryTree {
+  current: StateValue;
+  states?: Record<string, HistoryTree>;
+}
+
 export interface StateNode {
   id: string;
+  path: string[];
   type: string;
+  initial: unknown;
+  history: unknown;
+  states: Record<string, StateNode>;
+  after: { delay: unknown; eventType: string }[];
+  historyValue(value: StateValue): HistoryTree;
   parent?: StateNode;
   doneData?: unknown;
   initialStateValue?: unknown;

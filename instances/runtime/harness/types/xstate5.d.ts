@@ -55,13 +55,18 @@ export interface XStateEvent {
 
 export interface StateNode {
   id: string;
+  key: string;
+  path: string[];
   type: string;
+  history: unknown;
   /** Its place in the document. */
   order: number;
   tags: string[];
   parent: StateNode | undefined;
   states: Record<string, StateNode>;
-  initial: unknown;
+  initial: { target: StateNode[] } | undefined;
+  after: { delay: number | string; eventType: string }[];
+  output: unknown;
   invoke: { id: string; meta?: unknown }[];
   meta: unknown;
 }
@@ -81,6 +86,8 @@ export interface MachineSnapshot extends EndedSnapshot {
 export interface StateMachine {
   id: string;
   config: { context?: unknown };
+  root: StateNode;
+  implementations: { delays: Record<string, unknown> };
   idMap: Map<string, StateNode>;
   getInitialSnapshot(scope: Scope, input: unknown): MachineSnapshot;
   restoreSnapshot(persisted: object, scope: Scope): MachineSnapshot;

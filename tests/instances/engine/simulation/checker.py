@@ -10,23 +10,32 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from instances.engine.holding import HELD_MS
-from instances.engine.operations import Kind
-from tests.instances.engine.simulation import machine
+from instances.engine.operations import DeliveryKind, Kind
+from tests.instances.engine.simulation import machine, versions
 from tests.instances.engine.simulation.clock import START_MS
-from tests.instances.engine.simulation.database import DELETED, PAUSED, Instance, Transition
+from tests.instances.engine.simulation.database import (
+    DELETED,
+    PAUSED,
+    Delivered,
+    Instance,
+    Transition,
+)
 from tests.instances.engine.simulation.life import Client, Life, Request
+from tests.instances.engine.simulation.machine import Json
+from tests.instances.engine.simulation.mail import Mail
+from tests.instances.engine.simulation.upgrades import Upgrades
 
 EXTERNAL = (Kind.CLIENT, Kind.TIMER, Kind.MESSAGE)
-UNCHANGED_TYPES = ("noop", "once")
 OVERDUE_MS = 1_500
 EARLY_MS = 1_450  # what is put off by a second, and what servers' clocks may differ
 SELF_MADE_A_SECOND = 230
 SELF_MADE_BY_A_STEP = 100  # more, where the clock that paces them goes forward by up to a second
 
 Activation = tuple[int, str]
+Uid = int | str
+Place = tuple[int, int]  # of an effect: seq of its step, position among the step's effects
 
 
 class Checker:
@@ -38,11 +47,19 @@ class Checker:
         self.problems: list[str] = []
         # By the number of the client in the event: (instance, transition).
         self.steps_of: dict[int, list[tuple[int, Transition]]] = defaultdict(list)
-        self.by_uid: dict[int, Instance] = {}
-        self.uid_of: dict[int, int] = {}
-        self.started: dict[tuple[int, str], Activation] = {}  # services: (uid, child)
-        self.left_at: dict[tuple[int, str], float] = {}  # services: when a step had them no more
-        self.timer_steps: dict[int, Transition] = {}  # by delivery id
+        self.by_uid: dict[Uid, Instance] = {}
+        self.uid_of: dict[int, Uid] = {}
+        self.started: dict[tuple[Uid, str], Activation] = {}  # services: (uid, child)
+        self.left_at: dict[tuple[Uid, str], float] = {}  # services: when a step had them no more
+        self.steps_by: dict[int, tuple[int, Transition]] = {}  # by delivery id: (instance, step)
+        # What each instance has written: by its row, and then by (seq, n).
+        self.books: dict[int, dict[Place, Delivered]] = defaultdict(dict)
+        for book in self.database.books.values():
+            if book.values["source_seq"] is not None:
+                place = (book.values["source_seq"], book.values["source_n"])
+                self.books[book.values["source_id"]][place] = book
+        self.mail = Mail(self)
+        self.upgrades = Upgrades(self)
 
     def check(self) -> list[str]:
         for failure in self.life.world.failures:
@@ -52,6 +69,7 @@ class Checker:
         for row_id, instance in self.database.instances.items():
             self._check_history(row_id, instance)
         self._check_deliveries()
+        self.mail.check()
         for client in self.life.clients:
             self._check_client(client)
         if not self.has_clock_steps:
@@ -69,9 +87,12 @@ class Checker:
                     self.steps_of[event["id"]].append((row_id, transition))
                 elif transition.values["kind"] == Kind.INIT:
                     uid = json.loads(transition.values["context"])["uid"]
+                    if uid in self.by_uid:
+                        self._say(f"I2 instance {uid} was made twice")
                     self.by_uid[uid] = instance
                     self.uid_of[row_id] = uid
-                    self.steps_of[uid].append((row_id, transition))
+                    if transition.values["caused_by"] is None:
+                        self.steps_of[uid].append((row_id, transition))
 
     # ------------------------------------------------------------------ effects
 
@@ -97,7 +118,7 @@ class Checker:
 
     def _check_overlaps(self) -> None:
         """I9: services of one instance never run in two activations at a time."""
-        running: dict[int, dict[str, Activation]] = defaultdict(dict)
+        running: dict[Uid, dict[str, Activation]] = defaultdict(dict)
         for at, what, *details in self.life.world.diary:
             if what == "started":
                 process, aid, uid, _, name = details
@@ -132,23 +153,23 @@ class Checker:
             for t in history:
                 if start < t.at < end:
                     self._say(f"I11 {name}: step {t.seq} while it was paused or deleted")
+        self.upgrades.check_end(name, instance)
         self._replay(name, row_id, history)
         self._check_pace(name, history)
 
     def _replay(self, name: str, row_id: int, history: list[Transition]) -> None:
         """Compute the history again: each step starts from all that came before it."""
-        context: dict[str, Any] = {}
-        children: list[dict[str, Any]] = []
-        timers: dict[str, list[tuple[int, int]]] = defaultdict(list)  # by send id: (seq, n)
-        books = {
-            (b.values["source_seq"], b.values["source_n"]): b
-            for b in self.database.books.values()
-            if b.values["source_id"] == row_id
-        }
-        for t in history:
+        context: Json = {}
+        children: list[Json] = []
+        waiting: dict[str, list[Place]] = defaultdict(list)  # what can be cancelled, by send id
+        books = self.books[row_id]
+        expected: dict[Place, Json] = {}
+        hops = 0
+        for before, t in zip([None, *history], history, strict=False):
+            self.upgrades.check_version(name, self.database.instances[row_id], t, before)
             if t.values["kind"] in EXTERNAL and children:
                 self._check_not_lost(name, row_id, t, children)
-            step = _step(t, context, children)
+            step = self._step(t, context, children, before)
             if step.code not in (machine.CHANGED, machine.CHANGED_WITH_EFFECTS):
                 self._say(f"P1 {name}: step {t.seq} could not happen on the state before it")
                 return
@@ -159,71 +180,124 @@ class Checker:
             if context != json.loads(t.values["context"]) or children != json.loads(t.children):
                 self._say(f"P1 {name}: step {t.seq} was not computed on the state before it")
                 return
-            self._replay_timers(name, t, step, timers, books)
-        expected = {place for places in timers.values() for place in places}
-        for place in sorted(expected - books.keys()):
-            self._say(f"I7 {name}: the timer of step {place} was never written")
+            delivery_id = t.values["caused_by"]
+            if t.values["kind"] in EXTERNAL:
+                hops = 0
+            if delivery_id is not None:
+                self._replay_delivery(name, row_id, t, waiting)
+                if delivery_id in self.database.books:
+                    hops = self.database.books[delivery_id].values["hops"]
+            self._replay_effects(name, t, step, waiting, expected, books)
+            if step.effects:
+                self.mail.check_hops(name, t, step, books, hops)
+        for place, effect in expected.items():
+            if place in books:
+                self.mail.check_written(name, effect, books[place])
+            elif effect["t"] != "done" or self.mail.has_parent(row_id, history[place[0] - 1].at):
+                self._say(f"I7 {name}: the {effect['t']} of step {place} was never written")
         for place, book in books.items():
             if book.end == "" and place not in expected:
-                self._say(f"I7 {name}: the timer of step {place} should have ended")
+                self._say(f"I7 {name}: the delivery of step {place} should have ended")
 
-    def _check_not_lost(
-        self, name: str, row_id: int, t: Transition, children: list[dict[str, Any]]
-    ) -> None:
+    def _step(
+        self, t: Transition, context: Json, children: list[Json], before: Transition | None
+    ) -> machine.Step:
+        """The step of a transition, computed anew."""
+        if t.values["kind"] == Kind.UPGRADE and before is not None:
+            return self.upgrades.step(t, context, before.values["version_id"])
+        return versions.signed(self._plain_step(t, context, children), t.values["version_id"])
+
+    def _plain_step(self, t: Transition, context: Json, children: list[Json]) -> machine.Step:
+        event = json.loads(t.values["event"])
+        kind = t.values["kind"]
+        if kind == Kind.INIT:
+            return self.mail.begin(t)
+        if kind == Kind.LOST_SERVICE:
+            return machine.lose_service(context, children, event["service"])
+        if kind == Kind.SERVICE and "child" in event:
+            return machine.end_service(context, children, event)
+        auth = t.values["auth_context"]
+        if kind == Kind.MESSAGE and "actorId" in event:
+            return machine.hear(context, children, event, event["actorId"], auth)
+        asks = kind in (Kind.CLIENT, Kind.MESSAGE)
+        version = t.values["version_id"]
+        return machine.take(
+            context, children, event, asks=asks, auth=auth if asks else "", version=version
+        )
+
+    def _check_not_lost(self, name: str, row_id: int, t: Transition, children: list[Json]) -> None:
         for child in children:
             if self.started.get((self.uid_of[row_id], child["id"])) != t.activation:
                 self._say(f"I6 {name}: step {t.seq} before the error event of {child['id']}")
 
-    def _replay_timers(
+    def _replay_delivery(
+        self, name: str, row_id: int, t: Transition, waiting: dict[str, list[Place]]
+    ) -> None:
+        """A step that consumed a delivery."""
+        delivery_id = t.values["caused_by"]
+        if delivery_id in self.steps_by:
+            self._say(f"I7 {name}: delivery {delivery_id} was consumed twice")
+        self.steps_by[delivery_id] = row_id, t
+        book = self.database.books.get(delivery_id)
+        if book is None:
+            self._say(f"I7 {name}: step {t.seq} by a delivery that nothing has made")
+        elif t.values["kind"] == Kind.TIMER:
+            place = (book.values["source_seq"], book.values["source_n"])
+            if place not in waiting[book.values["send_id"]]:
+                self._say(f"I7 {name}: step {t.seq} by a timer that was cancelled or fired before")
+            else:
+                waiting[book.values["send_id"]].remove(place)
+        else:
+            self.mail.check_step(name, t, book)
+
+    def _replay_effects(
         self,
         name: str,
         t: Transition,
         step: machine.Step,
-        timers: dict[str, list[tuple[int, int]]],
-        books: dict[tuple[int, int], Any],
+        waiting: dict[str, list[Place]],
+        expected: dict[Place, Json],
+        books: dict[Place, Delivered],
     ) -> None:
-        delivery_id = t.values["caused_by"]
-        if delivery_id is not None:
-            if delivery_id in self.timer_steps:
-                self._say(f"I7 {name}: delivery {delivery_id} was consumed twice")
-            self.timer_steps[delivery_id] = t
-            book = self.database.books.get(delivery_id)
-            if book is None:
-                self._say(f"I7 {name}: step {t.seq} by a delivery that nothing has made")
-                return
-            place = (book.values["source_seq"], book.values["source_n"])
-            if place not in timers[book.values["send_id"]]:
-                self._say(f"I7 {name}: step {t.seq} by a timer that was cancelled or fired before")
-            else:
-                timers[book.values["send_id"]].remove(place)
-        fired = self.database.books[delivery_id].values["send_id"] if delivery_id else None
+        """What a step has written and cancelled."""
+        cause = self.database.books.get(t.values["caused_by"] or 0)
+        fired = cause.values["send_id"] if cause is not None else None
         for n, effect in enumerate(step.effects):
-            waiting = timers[effect["id"]]
-            if effect["t"] == "timer":
-                waiting.append((t.seq, n))
+            if effect["t"] == "rename":
+                if self.upgrades.check_renamed(name, t, n, effect, waiting, books):
+                    expected[t.seq, n] = effect
+            elif effect["t"] != "cancel":
+                expected[t.seq, n] = effect
+                if effect["t"] == "timer":
+                    waiting[effect["id"]].append((t.seq, n))
             elif effect["id"] != fired:
-                self._cancel_latest(name, t, waiting, books)
+                cancelled = self._cancel_latest(name, t, waiting[effect["id"]], books)
+                if cancelled is not None:
+                    del expected[cancelled]
 
     def _cancel_latest(
         self,
         name: str,
         t: Transition,
-        waiting: list[tuple[int, int]],
-        books: dict[tuple[int, int], Any],
-    ) -> None:
+        waiting: list[Place],
+        books: dict[Place, Delivered],
+    ) -> Place | None:
         """A step cancels the latest timer that still waits: others are consumed, dead or gone."""
         for place in reversed(waiting):
             book = books.get(place)
             if book is not None and book.ended_at is not None:
                 if book.ended_at < t.at:
                     continue
-                if book.end == "consumed" and json.loads(book.values["event"])["type"] == "noop":
-                    continue  # in the same batch, before this step
+                if book.end == "consumed" and book.ended_at == t.at:
+                    is_ours = book.consumer == t.values["instance_id"]
+                    if not is_ours or json.loads(book.values["event"])["type"] == "noop":
+                        continue  # in the same batch, before this step
             if book is not None and book.end not in ("cancelled", "deleted"):
                 self._say(f"I7 {name}: step {t.seq} did not cancel the timer of {place}")
             # Without a row: it was set and cancelled in one batch.
             waiting.remove(place)
-            return
+            return place
+        return None
 
     def _check_pace(self, name: str, history: list[Transition]) -> None:
         """A machine that wakes itself without end is slowed down."""
@@ -247,21 +321,37 @@ class Checker:
             values = book.values
             event = json.loads(values["event"])
             name = f"delivery {id_} ({event['type']}, of step {values['source_seq']})"
-            step = self.timer_steps.get(id_)
-            if (step is not None) != (book.end == "consumed"):
-                if step is not None or event["type"] not in UNCHANGED_TYPES:
-                    self._say(f"I7 {name}: ended as {book.end or 'pending'}, with step {step}")
-            if step is not None and step.at != book.ended_at:
+            row_id, step = self.steps_by.get(id_, (0, None))
+            if step is not None and book.end != "consumed":
+                self._say(f"I7 {name}: ended as {book.end or 'pending'}, with step {step.seq}")
+            elif step is None and book.end == "consumed" and not self._changes_nothing(book):
+                self._say(f"I7 {name}: was consumed without a step")
+            if step is not None and (step.at != book.ended_at or row_id != book.consumer):
                 self._say(f"I7 {name}: was consumed by another commit than that of its step")
             if step is not None and not self.has_clock_steps:
                 early_ms = values["due_at"] - (START_MS + step.at * 1000)
                 # One that was put off while another server had it may still come at its first time.
-                if early_ms > EARLY_MS:
+                has_failed_here = self.database.fails_answered[id_, step.activation[0]]
+                if early_ms > EARLY_MS and (has_failed_here or not book.failures):
                     self._say(f"{name}: fired {early_ms:.0f} ms too early")
-            if book.end == "dead" and event["type"] != "throw":
-                self._say(f"P6 {name}: became a dead letter for no fault of its own")
             if book.end == "" and values["due_at"] < min(now_ms - OVERDUE_MS, HELD_MS):
                 self._say(f"I8 {name}: overdue by {now_ms - values['due_at']} ms")
+
+    def _changes_nothing(self, book: Delivered) -> bool:
+        """Whether a delivery that was consumed without a transition had nothing to change."""
+        event, auth = json.loads(book.values["event"]), book.values["auth_context"]
+        history = self.database.instances[book.consumer].history
+        before = [t for t in history if t.at < (book.ended_at or 0)]
+        for t in [*before[-1:], *(t for t in history if t.at == book.ended_at)]:
+            context, children = json.loads(t.values["context"]), json.loads(t.children)
+            if book.values["kind"] == DeliveryKind.CHILD_DONE:
+                step = machine.hear(context, children, event, event["id"], auth)
+            else:
+                asks = book.values["kind"] != DeliveryKind.TIMER
+                step = _try(context, children, event, asks=asks)
+            if step.code == machine.UNCHANGED:
+                return True
+        return False
 
     # ------------------------------------------------------------------ what clients were told
 
@@ -286,8 +376,9 @@ class Checker:
         if request.answers != 1:
             self._say(f"{name}: {request.answers} answers")
             return
-        if client.what in ("pause", "resume", "delete"):
+        if client.what in ("pause", "resume", "delete", "desire"):
             return
+        self.upgrades.check_request(name, client, request)
         if request.outcome == "ok":
             self._check_ok(name, client, request, steps)
         elif request.outcome == "error":
@@ -301,12 +392,12 @@ class Checker:
         if steps:
             first_sent = min(other.sent_at for other in client.requests)
             seqs = {id_: t.seq for id_, t in steps if first_sent <= t.at <= answered_at}
-            if not seqs:
-                self._say(f"I2 {name}: answered before its commit at {steps[0][1].at:.3f}")
-        elif not any(
+        # It may have changed nothing, and then have come again to another instance of that name.
+        if not seqs and not any(
             self._take(client, t).code == machine.UNCHANGED for t in self._states(request)
         ):
-            self._say(f"I2 {name}: acknowledged, and not in the history")
+            when = f"at {steps[0][1].at:.3f}" if steps else "never"
+            self._say(f"I2 {name}: acknowledged before its commit, {when}")
         # By such a clock a living server can be taken for dead: it answers with what it knows. And
         # one that lost the database gives a repeated request the answer of the first one.
         is_lenient = self.has_clock_steps or request.is_replayed
@@ -331,21 +422,26 @@ class Checker:
             is_fair = client.what == "throw"
         elif kind == "ContextTooLarge":
             is_fair = client.what == "big"
+        elif kind == "MigrationFailed":
+            is_fair = any(
+                self.upgrades.may_fail(instance, request.sent_at, request.answered_at or 0)
+                for instance in self._instances(client)
+            )
         elif kind == "InstancePaused":
             is_fair = any(
                 self._overlaps(request, start, end)
-                for instance in self._instances(client.slug)
+                for instance in self._instances(client)
                 for start, end in _not_running(instance, PAUSED)
             )
         elif kind in ("InstanceNotFound", "InstanceDeleted"):
             is_fair = not any(
                 born <= request.sent_at and died >= (request.answered_at or 0)
-                for born, died in map(_lifetime, self._instances(client.slug))
+                for born, died in map(_lifetime, self._instances(client))
             )
         elif kind == "InstanceExists":
             is_fair = any(
                 self._overlaps(request, born, died)
-                for born, died in map(_lifetime, self._instances(client.slug))
+                for born, died in map(_lifetime, self._instances(client))
             )
         elif kind not in ("Unavailable", "OutcomeUnknown", "MachineOverLimit", "MailboxFull"):
             is_fair = False
@@ -355,18 +451,20 @@ class Checker:
     def _take(self, client: Client, t: Transition) -> machine.Step:
         event = {"type": client.what, "id": client.number, **client.event}
         context = json.loads(t.values["context"])
-        return machine.take(context, json.loads(t.children), event, asks=True)
+        return _try(context, json.loads(t.children), event, asks=True)
 
-    def _instances(self, slug: str) -> Iterator[Instance]:
-        return (one for one in self.database.instances.values() if one.slug == slug)
+    def _instances(self, client: Client) -> Iterator[Instance]:
+        for one in self.database.instances.values():
+            if one.slug == client.slug and one.values["machine_id"] == client.machine_id:
+                yield one
 
     def _history(self, request: Request) -> Iterator[Transition]:
-        for instance in self._instances(request.client.slug):
+        for instance in self._instances(request.client):
             yield from instance.history
 
     def _states(self, request: Request) -> Iterator[Transition]:
         """What was the latest at some moment between the request and its answer."""
-        for instance in self._instances(request.client.slug):
+        for instance in self._instances(request.client):
             history = instance.history
             for n, t in enumerate(history):
                 until = history[n + 1].at if n + 1 < len(history) else self.end
@@ -375,6 +473,14 @@ class Checker:
 
     def _overlaps(self, request: Request, start: float, end: float) -> bool:
         return start <= (request.answered_at or self.end) and end >= request.sent_at
+
+
+def _try(context: Json, children: list[Json], event: Json, *, asks: bool) -> machine.Step:
+    """Which step an event would have led to; what kills its runner leads to none."""
+    try:
+        return machine.take(context, children, event, asks=asks)
+    except machine.Kill:
+        return machine.Step(machine.THREW)
 
 
 def _told(request: Request) -> str:
@@ -396,19 +502,6 @@ def _not_running(instance: Instance, *kinds: int) -> Iterator[tuple[float, float
             if was and (not kinds or was in kinds):
                 yield since, at
             since, was = at, status
-
-
-def _step(t: Transition, context: dict[str, Any], children: list[dict[str, Any]]) -> machine.Step:
-    event = json.loads(t.values["event"])
-    kind = t.values["kind"]
-    if kind == Kind.INIT:
-        given = {"uid": json.loads(t.values["context"])["uid"]}
-        return machine.begin(given)
-    if kind == Kind.LOST_SERVICE:
-        return machine.lose_service(context, children, event["service"])
-    if kind == Kind.SERVICE and "child" in event:
-        return machine.end_service(context, children, event)
-    return machine.take(context, children, event, asks=kind == Kind.CLIENT)
 
 
 def problems_of(life: Life) -> list[str]:

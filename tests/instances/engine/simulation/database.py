@@ -9,6 +9,8 @@ the checker, with the moment at which it happened.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from instances.engine.holding import HELD_MS, Resume, planned_ms
 from instances.engine.operations import DeliveryKind
 from instances.engine.plan import DUE_COLUMNS, HISTORY_COLUMNS, INSTANCE_COLUMNS, Plan
 from instances.engine.postgres_sql import LEASE_FAR_MS
+from tests.instances.engine.simulation import versions
 from tests.instances.engine.simulation.clock import START_MS, World
 
 Row = tuple[bytes | None, ...]
@@ -28,6 +31,7 @@ DUE = [name.strip() for name in DUE_COLUMNS.split(",")]
 
 MACHINE, VERSION = 1, 1
 MACHINE_NAME = "counter"
+LATE, LATE_NAME = 2, "late"  # a machine that there is not from the beginning
 
 RUNNING, PAUSED, DELETED = 0, 1, 2
 
@@ -48,12 +52,23 @@ class Transition:
 
 
 @dataclass(slots=True)
+class Desire:
+    """Somebody has set the desired version of an instance."""
+
+    at: float
+    version: int | None
+    acknowledged_at: float = float("inf")
+
+
+@dataclass(slots=True)
 class Instance:
     values: dict[str, Any]
     history: list[Transition] = field(default_factory=list)
     # (seconds, status): when it was paused, resumed, deleted.
     statuses: list[tuple[float, int]] = field(default_factory=list)
     slug: str = ""  # that it was made under
+    machine: str = ""
+    desires: list[Desire] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -62,8 +77,11 @@ class Delivered:
 
     values: dict[str, Any]
     created_at: float
+    planned_ms: int  # its due time at first
     ended_at: float | None = None
     end: str = ""  # consumed, cancelled, dead or deleted
+    consumer: int = 0  # the row of the instance that consumed it
+    failures: list[tuple[float, str]] = field(default_factory=list)  # attempts that counted
 
 
 class Refusal(Exception):
@@ -83,7 +101,22 @@ class Database:
         self.deliveries: dict[int, dict[str, Any]] = {}
         self.books: dict[int, Delivered] = {}  # of all deliveries that there ever were
         self.nodes: dict[str, list[Any]] = {}  # id: [address, lease until]
+        # Attempts that a server wanted to be counted, and of which it knows that they were, or came
+        # too late: by delivery and process.
+        self.fails_begun: Counter[tuple[int, int]] = Counter()
+        self.fails_answered: Counter[tuple[int, int]] = Counter()
+        self.machines = {MACHINE_NAME: MACHINE}
+        self.late_from = float("inf")
+        self.on_spawned: Callable[[str], None] = lambda slug: None
         self._next_id = {"instance": 1, "delivery": 1}
+
+    def publish_late(self) -> None:
+        """From now on there is another machine."""
+        self.machines[LATE_NAME] = LATE
+        self.late_from = self.world.time
+
+    def machines_at(self, at: float) -> set[str]:
+        return {name for name in self.machines if name != LATE_NAME or at >= self.late_from}
 
     def now_ms(self) -> int:
         return int(START_MS + self.world.time * 1000 + self.offset_ms)
@@ -104,6 +137,10 @@ class Database:
         checks_seq = "t.seq = x.base" in text
         checks_status = "t.status = 0" in text
         checks_deliveries = "t.id NOT IN (SELECT row_id FROM lacking)" in text
+        bars_steps = "x.version <> 0 OR t.desired_version_id IS NULL" in text
+        bars_refusals = "x.is_inner <> 0 OR t.desired_version_id IS NULL" in text
+        bars_upgrades = "t.desired_version_id = x.version" in text
+        bars_unsettled = "t.desired_version_id = x.version AND t.children = '[]'" in text
         existing = {id_ for _, id_ in batch.consumed if id_ in self.deliveries}
         lacking: set[Any] = set()
         if checks_deliveries:
@@ -118,14 +155,26 @@ class Database:
                 continue
             if checks_status and values["status"] != RUNNING:
                 continue
+            desired, is_settled = values["desired_version_id"], values["children"] == "[]"
+            version = batch.wanted_version(activation)
+            if bars_steps and version == 0 and desired is not None and is_settled:
+                continue
+            if bars_upgrades and version > 0 and desired != version:
+                continue
+            if bars_unsettled and version > 0 and not is_settled:
+                continue
             self._check_keys(batch, activation.row_id)
             moved.append((instance, activation, last))
-        made = [
-            (row, activation)
-            for row, activation in zip(batch.inserts, batch.made, strict=True)
-            if row[0] not in lacking
-            and (row[INSTANCE.index("machine_id")], row[INSTANCE.index("slug")]) not in self.names
-        ]
+        made = []
+        given = set()  # names
+        activations = {activation.row_id: activation for activation in batch.made}
+        checks_spawns = "NOT IN (SELECT row_id FROM lacking)\n ORDER BY" in text
+        for row in batch.inserts:
+            key = row[INSTANCE.index("machine_id")], row[INSTANCE.index("slug")]
+            is_lacking = row[0] in lacking and checks_spawns
+            if not is_lacking and key not in self.names and key not in given:
+                given.add(key)
+                made.append((row, activations[row[0]]))
         done = {}
         for activation, seq in batch.confirms.items():
             if activation in batch.updates:
@@ -133,7 +182,15 @@ class Database:
             instance = self.instances.get(activation.row_id or 0)
             if instance is None or activation.row_id in lacking:
                 continue
-            if instance.values["seq"] == seq and instance.values["status"] == RUNNING:
+            values = instance.values
+            is_barred = (
+                bars_refusals
+                and activation not in batch.inner
+                and values["desired_version_id"] is not None
+                and values["children"] == "[]"
+                and not values["state"].endswith('"done":true}')
+            )
+            if values["seq"] == seq and values["status"] == RUNNING and not is_barred:
                 done[activation.row_id] = activation
         # From here on nothing is refused any more.
         for instance, activation, last in moved:
@@ -148,19 +205,32 @@ class Database:
                 settle_deadline=last.deadline_ms,
                 owner=batch.node,
             )
+            if activation in batch.upgrades:
+                instance.values["version_id"] = activation.version_id
+                if "desired_version_id = CASE" in text:
+                    instance.values["desired_version_id"] = None
         for row, activation in made:
             values = dict(zip(INSTANCE, row, strict=True))
-            values.update(status=RUNNING, seq=1, owner=batch.node)
+            values.update(status=RUNNING, seq=1, owner=batch.node, desired_version_id=None)
             done[values["id"]] = activation
-            self.instances[values["id"]] = Instance(values, slug=values["slug"])
+            machine = self._machine_name(values["machine_id"])
+            self.instances[values["id"]] = Instance(values, slug=values["slug"], machine=machine)
             self.names[values["machine_id"], values["slug"]] = values["id"]
+            if values["parent_id"]:
+                self.on_spawned(values["slug"])
         self._add_history(batch, done)
+        used = set()
         for activation, id_ in batch.consumed:
             if activation.row_id in done and id_ in existing:
+                used.add(id_)
+                self.books[id_].consumer = activation.row_id or 0
                 self._end_delivery(id_, "consumed")
-        cancelled = self._cancel(text, batch, done, existing)
+        cancelled = self._cancel(text, batch, done, used if "FROM used" in text else existing)
+        cancelled += self._rename(text, batch, done)
         written = self._add_deliveries(batch, done)
         return [(b"0", _bytes(id_), None, None) for id_ in done] + cancelled + written
+
+    _do_batch_with_upgrades = _do_batch
 
     def _check_keys(self, batch: Plan, row_id: int | None) -> None:
         column = HISTORY.index("request_key")
@@ -221,6 +291,44 @@ class Database:
                 found.append((b"1", _bytes(row_id), _bytes(latest), send_id.encode()))
         return found
 
+    def _rename(self, text: str, batch: Plan, done: dict[Any, Any]) -> list[Row]:
+        """Timers that go on under other names: all are found before any is changed."""
+        found = []
+        for operation, rename in batch.renames:
+            row_id = operation.activation.row_id
+            places = [
+                (d["source_seq"], d["source_n"], id_)
+                for id_, d in self.deliveries.items()
+                if (d["source_id"], d["send_id"], d["kind"]) == (row_id, rename.send_id, 0)
+            ]
+            if row_id in done and places:
+                found.append((operation, rename, max(places)[2]))
+        rows: list[Row] = []
+        for operation, rename, id_ in found:
+            values, book = dict(self.deliveries[id_]), self.books[id_]
+            self._end_delivery(id_, "renamed")
+            if "d.hops, d.due_at," not in text:
+                values["due_at"] = operation.created_at_ms
+            claim_until, claims = batch.claim(operation, values["due_at"])
+            values.update(
+                id=rename.delivery_id,
+                source_seq=operation.seq,
+                source_n=rename.n,
+                send_id=rename.to,
+                event=rename.event,
+                claim_until=claim_until,
+                claims=claims,
+            )
+            self.deliveries[rename.delivery_id] = values
+            self.books[rename.delivery_id] = Delivered(
+                values, book.created_at, values["due_at"], failures=list(book.failures)
+            )
+            numbers = f"{values['attempts']} {values['hops']}".encode()
+            row = _bytes(operation.activation.row_id)
+            rows.append((b"1", row, _bytes(id_), rename.send_id.encode()))
+            rows.append((b"3", _bytes(values["due_at"]), _bytes(values["id"]), numbers))
+        return rows
+
     def _add_deliveries(self, batch: Plan, done: dict[Any, Any]) -> list[Row]:
         """Resolve what is sent by name; the rows that tell where it goes."""
         written: list[Row] = []
@@ -238,7 +346,8 @@ class Database:
             elif row.kind == DeliveryKind.CHILD_DONE:
                 continue
             values.update(target_machine_id=machine_id, target_slug=slug)
-            values["auth_context"] = self._sender(row.source_slug) if row.kind else ""
+            sender = self._sender(self._machine_name(row.source_machine_id), row.source_slug)
+            values["auth_context"] = sender if row.kind else ""
             self._add_delivery(values)
             if row.kind:
                 written.append((b"2", _bytes(machine_id), _bytes(row.id), slug.encode()))
@@ -247,16 +356,21 @@ class Database:
     def _add_delivery(self, values: dict[str, Any]) -> None:
         values["attempts"] = 0
         self.deliveries[values["id"]] = values
-        self.books[values["id"]] = Delivered(values, self.world.time)
+        self.books[values["id"]] = Delivered(values, self.world.time, values["due_at"])
 
     def _machine_id(self, name: str) -> int:
-        return MACHINE if name in ("", MACHINE_NAME) else 0
+        return self.machines.get(name or MACHINE_NAME, 0)
 
-    def _sender(self, slug: str) -> str:
-        sender = {"machineName": MACHINE_NAME, "machineInstanceName": slug}
+    def _machine_name(self, id_: int) -> str:
+        return LATE_NAME if id_ == LATE else MACHINE_NAME
+
+    def _sender(self, machine: str, slug: str) -> str:
+        sender = {"machineName": machine, "machineInstanceName": slug}
         return json.dumps({"stateBackedSender": sender}, separators=(",", ":"))
 
-    def _tell_parent(self, parent_id: int | None, from_slug: str, source: int, event: str) -> None:
+    def _tell_parent(
+        self, parent_id: int | None, sender: str, source: int | None, event: str
+    ) -> None:
         """A child was deleted, or can't be created."""
         parent = self._live(parent_id or 0)
         if parent is None:
@@ -274,7 +388,7 @@ class Database:
                 "source_n": None,
                 "send_id": None,
                 "event": event,
-                "auth_context": self._sender(from_slug),
+                "auth_context": sender,
                 "hops": 0,
                 "due_at": self.now_ms(),
                 "claim_until": 0,
@@ -357,6 +471,7 @@ class Database:
                     self._address(v["owner"]),
                     _bytes(v["parent_id"]) if v["parent_id"] else None,
                     v["parent_child"].encode() if v["parent_id"] else None,
+                    _bytes(v["desired_version_id"]) if v["desired_version_id"] else None,
                 )
             )
         return rows
@@ -443,11 +558,15 @@ class Database:
 
     def _do_hold(self, text: str, id_: int) -> list[Row]:
         delivery = self.deliveries.get(id_)
-        if delivery is not None and delivery["due_at"] < HELD_MS:
-            target = self.names.get((delivery["target_machine_id"], delivery["target_slug"]))
-            is_paused = target is not None and self.instances[target].values["status"] == PAUSED
+        if delivery is None:
+            return []
+        target = self.names.get((delivery["target_machine_id"], delivery["target_slug"]))
+        if target is not None and self.instances[target].values["status"] == PAUSED:
+            for other in self._deliveries_to(self.instances[target]):
+                if other["due_at"] < HELD_MS:
+                    other.update(due_at=other["due_at"] + HELD_MS, claim_until=0, claims=0)
+        elif delivery["due_at"] < HELD_MS and delivery["claims"] > 0:
             delivery.update(claim_until=0, claims=delivery["claims"] - 1)
-            delivery["due_at"] += HELD_MS * is_paused
         return []
 
     def _do_delete(self, text: str, row_id: int) -> list[Row]:
@@ -468,7 +587,8 @@ class Database:
         if not values["state"].endswith('"done":true}'):
             event = f'{{"type":"statebacked.child-error","id":{json.dumps(values["parent_child"])}'
             event += ',"error":{"name":"ChildDeleted","message":"the instance was deleted"}}'
-            self._tell_parent(values["parent_id"], key[1], row_id, event)
+            sender = self._sender(self._machine_name(key[0]), key[1])
+            self._tell_parent(values["parent_id"], sender, row_id, event)
         self.names[key[0], values["slug"]] = row_id
         for id_, delivery in list(self.deliveries.items()):
             if (delivery["target_machine_id"], delivery["target_slug"]) == key:
@@ -525,23 +645,57 @@ class Database:
         limit: int,
     ) -> list[Row]:
         rows: list[Row] = []
-        for n, *key, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
+        for n, machine_id, slug, now_ms in zip(ns, machine_ids, slugs, times_ms, strict=True):
             due = [
                 d
                 for d in self.deliveries.values()
-                if [d["target_machine_id"], d["target_slug"]] == key
+                if d["target_slug"] == slug
+                and d["target_machine_id"] == machine_id
                 and d["due_at"] <= now_ms
                 and d["kind"]
             ]
-            due.sort(key=lambda d: (d["due_at"], d["source_seq"] or 0, d["source_n"] or 0, d["id"]))
-            rows += [(_bytes(n), *self._delivery_row(d)) for d in due[:limit]]
+            due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
+            id_ = self.names.get((machine_id, slug))
+            status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
+            rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows
 
     def _do_find_machine(self, text: str, id_: int) -> list[Row]:
-        return []  # no machine is made during a run
+        delivery = self.deliveries.get(id_)
+        if delivery is None or delivery["target_machine_id"]:
+            return []
+        machine_id = self._machine_id(delivery["target_machine"])
+        if machine_id:
+            delivery["target_machine_id"] = machine_id
+        return [(_bytes(machine_id),)] if machine_id else []
 
     def _do_find_version(self, text: str, machine_id: int, version: bytes) -> list[Row]:
-        return [(_bytes(VERSION),)] if machine_id == MACHINE and not version else []
+        is_there = machine_id in self.machines.values() and not version
+        return [(_bytes(VERSION),)] if is_there else []
+
+    def _do_find_migrations(self, text: str, machine_id: int) -> list[Row]:
+        return [
+            (
+                *map(_bytes, migration),
+                versions.name_of(migration[1]).encode(),
+                versions.name_of(migration[2]).encode(),
+            )
+            for migration in versions.MIGRATIONS
+            if machine_id == MACHINE
+        ]
+
+    def desire(self, row_id: int, version: int | None) -> Desire | None:
+        """Set the desired version of an instance; None if it is gone."""
+        instance = self._live(row_id)
+        if instance is None:
+            return None
+        if version == instance.values["version_id"]:
+            version = None
+        instance.values["desired_version_id"] = version
+        desire = Desire(self.world.time, version)
+        instance.desires.append(desire)
+        self.world.note("desired", row_id, version)
+        return desire
 
     def _do_renew_claims(self, text: str, ids: list[int], claim_ms: int) -> list[Row]:
         until_ms = self.now_ms() + claim_ms
@@ -567,6 +721,8 @@ class Database:
             self.deliveries[id_].update(
                 attempts=attempts + 1, claim_until=0, due_at=self.now_ms() + retry_ms
             )
+            self.books[id_].failures.append((self.world.time, error.decode()))
+            self.world.note("attempt failed", id_, attempts + 1, error.decode())
         return []
 
     def _do_bury(
@@ -576,7 +732,9 @@ class Database:
             d = self.deliveries[id_]
             d["attempts"] = attempts_after
             if d["kind"] == DeliveryKind.SPAWN and told:
-                self._tell_parent(d["source_id"], d["target_slug"], d["source_id"], told.decode())
+                sender = self._sender(d["target_machine"], d["target_slug"])
+                self._tell_parent(d["source_id"], sender, None, told.decode())
+            self.books[id_].failures.append((self.world.time, reason.decode()))
             self._end_delivery(id_, "dead")
             self.world.note("dead letter", id_, reason.decode())
         return []
@@ -602,6 +760,17 @@ class Database:
 
     def _do_sweep(self, text: str, age_ms: int) -> list[Row]:
         return []
+
+
+def _in_order(d: dict[str, Any]) -> tuple[Any, ...]:
+    last = float("inf")  # as NULL is
+    seq = last if d["source_seq"] is None else d["source_seq"]
+    return d["due_at"], seq, last if d["source_n"] is None else d["source_n"], d["id"]
+
+
+def _by_id(d: dict[str, Any]) -> int:
+    id_: int = d["id"]
+    return id_
 
 
 def _bytes(number: Any) -> bytes:

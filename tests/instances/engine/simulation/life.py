@@ -7,15 +7,20 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from instances.engine.errors import InstanceNotFound
 from instances.engine.holding import Resume
 from instances.engine.operations import Replayed
+from tests.instances.engine.simulation import letters, versions
 from tests.instances.engine.simulation.clock import World
 from tests.instances.engine.simulation.database import (
+    LATE,
     MACHINE,
+    MACHINE_NAME,
     PAUSED,
     RUNNING,
     VERSION,
     Database,
+    Desire,
     Key,
 )
 from tests.instances.engine.simulation.faults import Faults
@@ -46,6 +51,8 @@ EVENTS = {
     "cancel": 4,
     "kill": 0.4,
     "big": 0.4,
+    **letters.KINDS,
+    **versions.KINDS,
 }
 
 
@@ -58,6 +65,7 @@ class Client:
     slug: str
     event: dict[str, Any]
     request_key: str | None = None
+    machine_id: int = MACHINE
     requests: list[Request] = field(default_factory=list)
 
 
@@ -116,6 +124,10 @@ class Life:
         self.clients: list[Client] = []
         self.faults = Faults(self)
         self.nodes: list[SimulatedNode] = []  # all that there ever were
+        # How likely an admin deletes a child as soon as there is one.
+        self.deletes_kids = chance.choice((0.03, 0.03, 0.3, 0.8))
+        self.database.on_spawned = self._on_spawned
+        self.calm_from = float("inf")  # from then on nothing holds anything up
 
     def run(self) -> None:
         world, chance = self.world, self.world.random
@@ -137,7 +149,9 @@ class Life:
             for slug in SLUGS:
                 for node in self.serving():
                     self._send(Client(self._number(), "inc", slug, {}), node)
-            world.run(7 + self.settle_limit_ms / 1000 + chance.random())
+            world.run(0.5)
+            self._plan_last_words()
+            world.run(6.5 + self.settle_limit_ms / 1000 + chance.random())
 
     # ------------------------------------------------------------------ servers
 
@@ -184,11 +198,131 @@ class Life:
                 same_node,
             )
         for _ in range(chance.choice((0, 1, 2))):
-            self.world.call_in(chance.uniform(0, self.seconds), self._pause, chance.choice(SLUGS))
+            slug = chance.choice(SLUGS + letters.KID_NAMES)
+            self.world.call_in(chance.uniform(0, self.seconds), self._pause, slug)
         if chance.random() < 0.4:
             self.world.call_in(chance.uniform(1, self.seconds), self._delete, chance.choice(SLUGS))
         if chance.random() < 0.06:
             self.world.call_in(1, self._burst, "a", ["again"], True)
+        if chance.random() < 0.5:
+            at = chance.uniform(1, self.seconds)
+            self.world.call_in(at, self._create, letters.LATE_SLUG)
+        if chance.random() < 0.15:
+            self.world.call_in(chance.uniform(1, self.seconds), self._publish)
+        for _ in range(chance.choice((0, 1, 2))):
+            self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_paused)
+        if self.deletes_kids > 0.5:
+            for _ in range(3):
+                self.world.call_in(chance.uniform(0.5, self.seconds), self._compete)
+        for _ in range(chance.choice((0, 0, 0, 2, 4))):
+            kinds = chance.choices(list(letters.KID_KINDS), list(letters.KID_KINDS.values()), k=3)
+            slug = chance.choice(letters.KID_NAMES)
+            self.world.call_in(chance.uniform(1, self.seconds), self._burst, slug, kinds, True)
+        for _ in range(chance.choice((0, 0, 2, 4, 8, 12))):
+            slug = chance.choice([*SLUGS, *SLUGS, *SLUGS, *letters.KID_NAMES])
+            self.world.call_in(chance.uniform(0.2, self.seconds), self._upgrade, slug)
+
+    def _upgrade(self, slug: str) -> None:
+        """Somebody desires another version of an instance, and it gets events around that time."""
+        chance = self.world.random
+        version = chance.choices(list(versions.DESIRED), list(versions.DESIRED.values()))[0]
+        kinds = chance.choices(list(EVENTS), list(EVENTS.values()), k=chance.choice((1, 2, 4)))
+        self._burst(slug, ["wait"] * chance.choice((0, 0, 1, 2)), False)
+        self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, version)
+        self.world.call_in(chance.uniform(0, 0.2), self._burst, slug, kinds, False)
+        # What changes nothing is answered by the state that a server knows.
+        kinds = chance.choices(("noop", "once", "if-even"), k=3)
+        self.world.call_in(chance.uniform(0.1, 0.2), self._burst, slug, kinds, False)
+        if chance.random() < 0.2:
+            other = chance.choice((None, 1, 2, 3))
+            self.world.call_in(chance.uniform(0, 0.1), self._desire, slug, other)
+
+    def _desire(self, slug: str, version: int | None) -> None:
+        """As the management API does it: the row, then the engine of that process, then the others
+        hear of it, or not."""
+        row_id = self._row_id((MACHINE, slug))
+        if row_id is None:
+            return
+        chance, node = self.world.random, self._some_node()
+        client = Client(self._number(), "desire", slug, {})
+        self.clients.append(client)
+        request = self._begin(client, node)
+        if request is None:
+            return
+
+        def write() -> None:
+            if not node.is_up:
+                return
+            desire = self.database.desire(row_id, version)
+            if desire is None:
+                request.set_exception(InstanceNotFound("it is gone"))
+                return
+            node.process.tell(chance.uniform(0, 0.002), reload, desire)
+            for other in self.serving():
+                if other is not node and chance.random() < 0.4:
+                    delay_s = chance.uniform(0, 0.1)
+                    other.process.tell(delay_s, other.engine.reload, (MACHINE, slug))
+
+        def reload(desire: Desire) -> None:
+            node.engine.reload((MACHINE, slug))
+            desire.acknowledged_at = self.world.time
+            request.set_result(True)
+
+        self.world.call_in(chance.uniform(0, 0.01), write)
+
+    def _write_to_paused(self) -> None:
+        """An instance is paused while another one writes to it: for a while, or for moments."""
+        chance = self.world.random
+        to, sender = chance.sample(SLUGS, 2)
+        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "inc"}]}
+        for _ in range(8):
+            client = Client(self._number(), "tell", sender, event)
+            self.clients.append(client)
+            self.world.call_in(chance.uniform(0, 0.1), self._say, client)
+        is_long = chance.random() < 0.5
+        at = 0.0
+        for _ in range(1 if is_long else 6):
+            at += chance.uniform(0.001, 0.02)
+            self.world.call_in(at, self._administer, "pause", to)
+            at += 0.3 if is_long else chance.uniform(0.003, 0.01)
+            self.world.call_in(at, self._administer, "resume", to)
+        self.world.call_in(at + 0.1, self._administer, "resume", to)
+
+    def _compete(self) -> None:
+        """Several instances want children of the same name."""
+        event = letters.spawn(self.world.random.choice(letters.KID_NAMES))
+        for slug in SLUGS:
+            for _ in range(2):
+                self._send(Client(self._number(), "spawn", slug, event), self._some_node())
+
+    def _publish(self) -> None:
+        """From now on there is another machine, with an instance."""
+        self.database.publish_late()
+        self._create("l", LATE)
+
+    def _on_spawned(self, slug: str) -> None:
+        chance = self.world.random
+        if chance.random() < self.deletes_kids:
+            delay_s = chance.uniform(0, chance.choice((0.006, 0.05)))
+            self.world.call_in(delay_s, self._administer, "delete", slug)
+
+    def _plan_last_words(self) -> None:
+        """When all is well again, instances whose services run somewhere are told something."""
+        chance = self.world.random
+        self.calm_from = self.world.time
+        to, sender = chance.sample(SLUGS, 2)
+        self._send(Client(self._number(), "hang", to, {}), self._some_node())
+        says = [{"type": "inc"}, {"type": "pay", "gold": 1}]
+        for at in (0.05, 0.2):
+            event = {"to": [MACHINE_NAME, to], "says": says}
+            client = Client(self._number(), "tell", sender, event)
+            self.clients.append(client)
+            self.world.call_in(at, self._say, client)
+        # Else what comes late could keep it unsettled beyond the end of the life.
+        self.world.call_in(2, self._burst, to, ["stop"], True)
+
+    def _say(self, client: Client) -> None:
+        self._ask_for(client, self._some_node())
 
     def _burst(self, slug: str, kinds: list[str], same_node: bool) -> None:
         node = self._some_node()
@@ -198,16 +332,9 @@ class Life:
     def _client(self, slug: str, kind: str) -> Client:
         chance = self.world.random
         number = self._number()
-        event: dict[str, Any] = {}
-        if kind == "after":
-            event = {
-                "timer": chance.choice("tu"),
-                "ms": chance.choice((0, 50, 500, 1_500, 4_000)),
-                "then": chance.choice(("inc", "inc", "act", "noop", "call", "throw", "cancel")),
-            }
-        elif kind == "cancel":
-            event = {"timer": chance.choice("tu")}
-        elif kind == "once":
+        of = versions if kind in versions.KINDS else letters
+        event = of.details(chance, kind)
+        if kind == "once":
             event = {"below": chance.randint(0, 40)}
         elif kind == "again":
             event = {"left": chance.choice((40, 260))}
@@ -220,6 +347,9 @@ class Life:
     def _send(self, client: Client, node: SimulatedNode) -> None:
         if not client.requests:
             self.clients.append(client)
+        self._ask_for(client, node)
+
+    def _ask_for(self, client: Client, node: SimulatedNode) -> None:
         body = json.dumps({"type": client.what, "id": client.number, **client.event})
         request = self._begin(client, node)
         if request is not None:
@@ -254,22 +384,24 @@ class Life:
         failed = request.outcome == "cut" or (
             request.outcome == "error" and request.error.status >= 500
         )
-        if failed and client.request_key is not None and len(client.requests) < TRIES:
+        # What begins any later may last longer than the life.
+        is_patient = len(client.requests) < TRIES and self.world.time < self.calm_from
+        if failed and client.request_key is not None and is_patient:
             delay_s = self.world.random.uniform(0.05, 1.5)
             repeat = self._create_again if client.what == "create" else self._send
             self.world.call_in(delay_s, repeat, client, self._some_node())
 
-    def _create(self, slug: str) -> None:
+    def _create(self, slug: str, machine_id: int = MACHINE) -> None:
         number = self._number()
         key = f"key-{number}" if self.world.random.random() < 0.7 else None
-        client = Client(number, "create", slug, {"uid": number}, key)
+        client = Client(number, "create", slug, {"uid": number}, key, machine_id)
         self.clients.append(client)
         self._create_again(client, self._some_node())
 
     def _create_again(self, client: Client, node: SimulatedNode) -> None:
         request = self._begin(client, node)
         if request is not None:
-            key = (MACHINE, client.slug)
+            key = (client.machine_id, client.slug)
             context = json.dumps(client.event)
             self._ask(node, "create", key, VERSION, context, AUTH, request, client.request_key)
 
@@ -305,6 +437,11 @@ class Life:
             if row_id is None:
                 self._create(slug)
             elif self.database.instances[row_id].values["status"] == PAUSED:
+                self._administer("resume", slug)
+        for (_, slug), row_id in list(self.database.names.items()):
+            if versions.is_stuck(self.database.instances[row_id].values):
+                self._desire(slug, None)
+            if slug not in SLUGS and self.database.instances[row_id].values["status"] == PAUSED:
                 self._administer("resume", slug)
 
     def _delete(self, slug: str) -> None:

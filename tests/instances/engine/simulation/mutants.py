@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
-from instances.engine import membership, postgres_store, steps
+from instances.engine import core, loading, membership, postgres_store, steps
 from instances.engine.core import Engine
 from instances.engine.elsewhere import Elsewhere
-from instances.engine.errors import OutcomeUnknown, Unavailable
+from instances.engine.errors import EngineError, OutcomeUnknown, Unavailable
 from instances.engine.forwarding import Forwarder
+from instances.engine.messages import Messages, Target
 from instances.engine.operations import (
     SETTLED,
     Activation,
     Code,
+    Delivery,
+    DeliveryKind,
     Kind,
     Operation,
     Outcome,
@@ -28,6 +31,7 @@ from instances.engine.operations import (
 from instances.engine.plan import Plan
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.timers import Timers
+from instances.engine.upgrades import Upgrades
 from tests.instances.engine.simulation import runners
 
 Mutant = Callable[[], contextlib.AbstractContextManager[None]]
@@ -306,6 +310,192 @@ def timers_fire_when_claimed() -> Iterator[None]:
 def trouble_counts_as_attempt() -> Iterator[None]:
     counts = _method(Unavailable, "counts_as_attempt", True)
     with counts, _method(postgres_store, "ATTEMPTS_MAX", 1):
+        yield
+
+
+# ---------------------------------------------------------------------- messages
+
+
+@_mutant
+def read_again_before_a_failure_is_written() -> Iterator[None]:
+    """M2: what has just failed may be found as if nothing had been."""
+    refused = Messages.refused
+
+    def hasty(self: Messages, delivery: Delivery, error: EngineError) -> None:
+        refused(self, delivery, error)
+        self.ended(delivery)
+
+    with _method(Messages, "refused", hasty):
+        yield
+
+
+@_mutant
+def spawns_not_delivered_alone() -> Iterator[None]:
+    """M3: what is sent to a new instance does not wait until there is one."""
+    go_on = Messages._go_on
+
+    def all_at_once(self: Messages, target: Target) -> None:
+        target.busy = True
+        while target.waiting and not target.void:
+            delivery = target.waiting.popleft()
+            target.in_flight.add(delivery.id)
+            self._begin(target, delivery)
+        go_on(self, target)
+
+    with _method(Messages, "_go_on", all_at_once):
+        yield
+
+
+@_mutant
+def trouble_lets_others_pass() -> Iterator[None]:
+    """M1: what fails through the site's own trouble does not hold up what was sent later."""
+    with _method(Messages, "_trouble", Messages.ended):
+        yield
+
+
+@_mutant
+def due_times_of_a_sender_go_back() -> Iterator[None]:
+    """After a move to a node whose clock is behind."""
+    with _method(loading, "CLOCKS_DIFFER_MS", -60_000):
+        yield
+
+
+@_mutant
+def messages_read_by_id() -> Iterator[None]:
+    """Ids are given out in blocks: the higher one was not sent later where the sender moves."""
+    order = "ORDER BY e.due_at, e.source_seq, e.source_n, e.id"
+    text = postgres_store.READING["find_due"]
+    assert order in text
+    changed = text.replace(order, "ORDER BY e.id")
+    with patch.dict(postgres_store.READING, {"find_due": changed}):
+        yield
+
+
+@_mutant
+def ends_of_children_not_written() -> Iterator[None]:
+    add_effects = Plan._add_effects
+
+    def forgetful(self: Plan, operation: Operation) -> None:
+        kept = [m for m in operation.messages or () if m.kind != DeliveryKind.CHILD_DONE]
+        operation.messages = kept or None
+        add_effects(self, operation)
+
+    with _method(Plan, "_add_effects", forgetful):
+        yield
+
+
+@_mutant
+def spawned_without_its_delivery() -> Iterator[None]:
+    """A child comes to be though its spawn was consumed, deleted or given up meanwhile."""
+    condition = " WHERE x.id NOT IN (SELECT row_id FROM lacking)\n ORDER BY x.machine_id"
+    with _without(postgres_store.COMMITTING, "batch", condition):
+        yield
+
+
+@_mutant
+def forwarded_wake_lost() -> Iterator[None]:
+    """Nobody tells the node where a target's services run that something is due."""
+    leave = Messages.leave
+
+    def silent(self: Messages, operation: Operation, address: str) -> None:
+        target = self.targets.get(operation.key)
+        if target is not None:
+            target.forwarded = True
+        leave(self, operation, address)
+
+    with _method(Messages, "leave", silent):
+        yield
+
+
+@_mutant
+def hops_not_counted() -> Iterator[None]:
+    check_step = steps.check_step
+
+    def forgetful(activation: Activation, operation: Operation, *rest: Any) -> Any:
+        if operation.delivery is not None:
+            operation.delivery.hops = 0
+        return check_step(activation, operation, *rest)
+
+    with _method(core, "check_step", forgetful):
+        yield
+
+
+# ---------------------------------------------------------------------- upgrades
+
+IS_BARRED = "(x.version <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]')"
+IS_WANTED = "t.desired_version_id = x.version AND "
+
+
+@_mutant
+def desired_version_ignored_by_events() -> Iterator[None]:
+    """Who has not heard of it goes on with the version that it knows."""
+    with _without(postgres_store.COMMITTING, "batch", f"AND {IS_BARRED}"):
+        yield
+
+
+@_mutant
+def desired_version_ignored_by_refusals() -> Iterator[None]:
+    condition = "x.is_inner <> 0 OR t.desired_version_id IS NULL OR t.children <> '[]'"
+    text = postgres_store.COMMITTING["batch"].replace(condition, "true")
+    with patch.dict(postgres_store.COMMITTING, {"batch": text}):
+        yield
+
+
+@_mutant
+def news_of_a_desired_version_ignored() -> Iterator[None]:
+    """Where nobody else writes, what is refused is told without asking."""
+    with _method(Engine, "reload", _nothing):
+        yield
+
+
+@_mutant
+def upgraded_to_what_was_desired_before() -> Iterator[None]:
+    with _without(postgres_store.COMMITTING, "batch_with_upgrades", IS_WANTED):
+        yield
+
+
+@_mutant
+def version_still_desired_after_the_upgrade() -> Iterator[None]:
+    text = postgres_store.COMMITTING["batch_with_upgrades"]
+    text = text.replace("desired_version_id = CASE", "version_id = CASE")
+    with patch.dict(postgres_store.COMMITTING, {"batch_with_upgrades": text}):
+        yield
+
+
+@_mutant
+def upgraded_while_services_run() -> Iterator[None]:
+    ignores = lambda row: row.desired_version_id is not None  # noqa: E731
+    anything = _without(postgres_store.COMMITTING, "batch_with_upgrades", " AND t.children = '[]'")
+    with anything, _method(loading, "is_to_upgrade", ignores):
+        yield
+
+
+@_mutant
+def renamed_timers_lost() -> Iterator[None]:
+    add = Plan.add
+
+    def forgetful(self: Plan, operation: Operation) -> None:
+        add(self, operation)
+        self.renames.clear()
+
+    with _method(Plan, "add", forgetful):
+        yield
+
+
+@_mutant
+def renamed_timers_start_anew() -> Iterator[None]:
+    text = postgres_store.COMMITTING["batch_with_upgrades"]
+    text = text.replace("d.hops, d.due_at,", "d.hops, r.at,")
+    with patch.dict(postgres_store.COMMITTING, {"batch_with_upgrades": text}):
+        yield
+
+
+@_mutant
+def events_lost_with_an_upgrade_that_is_void() -> Iterator[None]:
+    def forgetful(self: Upgrades, attempt: Any) -> None:
+        self.engine.loading.waiting.pop(attempt.key)
+
+    with _method(Upgrades, "_anew", forgetful):
         yield
 
 

@@ -16,7 +16,8 @@ from instances.engine.core import Engine
 from instances.engine.forwarding import Forwarder, Signer, signing_key
 from instances.engine.membership import Membership
 from instances.engine.node import EngineNode
-from instances.engine.operations import Operation, Outcome
+from instances.engine.operations import Delivery, Operation, Outcome
+from instances.engine.plan import Plan
 from instances.engine.postgres_session import DatabaseError
 from instances.engine.postgres_store import PostgresStore
 from instances.engine.timers import Timers
@@ -35,6 +36,17 @@ PATIENCE = [
     (postgres_store, "CLAIM_MS", 6_000),
     (membership, "LOOK_EVERY_S", 0.5),
 ]
+
+
+class SimulatedStore(PostgresStore):
+    """Tells of attempts that are to be counted, also of those that never come to the database."""
+
+    database: Database
+    process: Process
+
+    def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
+        self.database.fails_begun[delivery.id, self.process.number] += 1
+        super().fail(delivery, error, done)
 
 
 class SimulatedNode(EngineNode):
@@ -75,12 +87,13 @@ class SimulatedNode(EngineNode):
             self.engine.on_commit(outcomes)
 
         while True:
-            self.postgres = self.store = PostgresStore(
+            self.postgres = self.store = store = SimulatedStore(
                 self.link,  # type: ignore[arg-type]
                 "",
                 on_commit=on_commit,
                 on_replaced=lambda: self.membership.fence(),
             )
+            store.database, store.process = self.link.database, self.process
             self.store.has_other_writers = self.has_other_writers
             self.pool = SimulatedPool(world, self)  # type: ignore[assignment]
             self.timers = Timers(self.store, self.clock, self._deliver)
@@ -148,6 +161,10 @@ class SimulatedNode(EngineNode):
             self.pool.kill_all()  # type: ignore[attr-defined]
 
 
+def _parameters(batch: Plan) -> tuple[str, list[Any]]:
+    return "batch_with_upgrades" if batch.upgrades else "batch", [batch]
+
+
 @contextlib.contextmanager
 def simulated(world: World) -> Iterator[None]:
     """Have the real modules work on the simulated wire, with the world's chance and time."""
@@ -162,7 +179,7 @@ def simulated(world: World) -> Iterator[None]:
         for target, name, value in PATIENCE:
             put(target, name, value)
         # A plan comes to the database as it is, and parameters as Python's own.
-        put(postgres_store, "_parameters", lambda batch: ("batch", [batch]))
+        put(postgres_store, "_parameters", _parameters)
         for name in ("bigint", "bigints", "texts"):
             put(postgres_store, name, identity)
         for module in (postgres_store, membership):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.instances.engine.simulation import machine
+from tests.instances.engine.simulation import machine, versions
 from tests.instances.engine.simulation.clock import World
 from tests.instances.engine.simulation.machine import Json, Kill, Step
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.instances.engine.simulation.node import SimulatedNode
 
 STATE = '{"state":"counting","tags":[],"done":false}'
+STATE_DONE = '{"state":"counting","tags":[],"done":true}'
 ERROR = json.dumps({"name": "Error", "message": "no", "stack": "at x"})
 WATCHDOG_S = 8.0
 
@@ -81,7 +82,15 @@ class SimulatedRunner:
             self.live[aid] = Live(aid, json.loads(context), json.loads(children))
             return
         live = self.live.get(fields[1])
-        if kind == "K":
+        if kind == "U":
+            self._upgrade(fields)
+        elif kind == "X":
+            if live is not None:
+                description = versions.describe(live.context, self.version_id)
+                self._say(fields[2], "0", json.dumps(description))
+            else:
+                self._say(fields[2], "4")
+        elif kind == "K":
             if live is not None:
                 self._on_committed(live)
         elif kind == "D":
@@ -91,11 +100,25 @@ class SimulatedRunner:
         elif kind == "C":
             given = json.loads(fields[4])
             live = self.live[fields[1]] = Live(fields[1], {}, [])
-            self._record(live, fields[2], machine.begin(given))
+            step = machine.begin(given, fields[6])
+            self._record(live, fields[2], versions.signed(step, self.version_id))
         elif live is None:
             self._say(fields[2], "4", "", "", "", "", "", "", "", "0")
         else:
             self._step_or_hold(live, fields)
+
+    def _upgrade(self, fields: tuple[str, ...]) -> None:
+        _, aid, rid, _, migrations, description, context = fields
+        given = json.loads(context), json.loads(migrations), json.loads(description)
+        try:
+            step = versions.upgrade(*given, self.version_id)
+        except Kill:
+            self.kill("cpu")
+            return
+        live = Live(aid, {}, [])
+        if step.code != machine.THREW:
+            self.live[aid] = live
+        self._record(live, rid, step)
 
     def _step_or_hold(self, live: Live, fields: tuple[str, ...]) -> None:
         if live.held is not None:
@@ -110,13 +133,27 @@ class SimulatedRunner:
                 step = self._take_from_inbox(live, what)
             elif kind == "O":
                 step = machine.lose_service(live.context, live.children, json.loads(what))
+            elif kind == "N":
+                child, auth = fields[4:]
+                told = json.loads(what), json.loads(child), auth
+                step = machine.hear(live.context, live.children, *told)
             else:
+                auth = fields[4] if kind == "S" else ""
                 event = json.loads(what)
-                step = machine.take(live.context, live.children, event, asks=kind == "S")
+                step = machine.take(
+                    live.context,
+                    live.children,
+                    event,
+                    asks=kind == "S",
+                    auth=auth,
+                    version=self.version_id,
+                )
+            if step.code in (machine.DENIED, machine.THREW):
+                self.world.note("refused", self.pool.node.process.number, live.aid, what)
         except Kill:
             self.kill("cpu")
             return
-        self._record(live, rid, step)
+        self._record(live, rid, versions.signed(step, self.version_id))
 
     def _take_from_inbox(self, live: Live, n: str) -> Step:
         event = live.inbox.pop(n)
@@ -130,7 +167,7 @@ class SimulatedRunner:
             self._say(rid, "3", ERROR, "", "", "", "", "", "", "1")
             return
         if code in (machine.DENIED, machine.UNCHANGED):
-            state = STATE if code == machine.UNCHANGED else ""
+            state = _state(live.context) if code == machine.UNCHANGED else ""
             self._say(rid, str(code), state, "", "", "", "", "", "", "1")
             return
         live.context, live.children = step.context, step.children
@@ -140,7 +177,7 @@ class SimulatedRunner:
         self._say(
             rid,
             str(code),
-            STATE,
+            _state(step.context),
             "",
             json.dumps(step.context),
             json.dumps(step.context["public"]),
@@ -240,6 +277,10 @@ class SimulatedRunner:
             self.world.call_in(WATCHDOG_S - silent_s + 0.001, self._watch)
 
 
+def _state(context: Json) -> str:
+    return STATE_DONE if context.get("done") else STATE
+
+
 class SimulatedPool:
     """See `runners.Runners`, and what a node asks of its pool."""
 
@@ -267,6 +308,12 @@ class SimulatedPool:
             self.all.append(runner)
             runner.send(b"A\n")
         ready(runner, None)
+
+    def acquire_upgrader(
+        self, version_id: int, migration_ids: tuple[int, ...], ready: Callable[..., None]
+    ) -> None:
+        delay_s = self.world.random.uniform(0.0005, 0.02)  # their code is read and loaded
+        self.node.process.tell(delay_s, self.acquire, version_id, ready)
 
     def release(self, runner: SimulatedRunner) -> None:
         runner.kill("released")

@@ -37,6 +37,8 @@ class DatabaseLink:
         self.cut_chance = 0.0  # of each statement
         self.delay_s = 0.002
         self.slow_session = ""  # the name of one whose statements wait for locks
+        # Answers to the lease's session take longer than requests: the server's clock is behind.
+        self.lag_s = world.random.choice((0.0, 0.0, 0.03, 0.2))
         self.lingers = True  # statements may go on after their connection was cut
         self.sessions: list[SimulatedSession] = []
 
@@ -81,7 +83,10 @@ class SimulatedSession:
             link.world.call_in(arrives_s, self._arrived, answer, statement, parameters, fate)
         patience = process.call_later(ANSWER_TIMEOUT_S, self.lose)
         try:
-            return await answer
+            rows = await answer
+            if statement in ("fail", "bury"):
+                link.database.fails_answered[parameters[0], process.number] += 1
+            return rows
         except asyncio.CancelledError:
             self.lose()
             raise
@@ -114,6 +119,8 @@ class SimulatedSession:
         if link.is_stalled:
             return
         back_s = link.world.random.uniform(0.1, 1) * link.delay_s
+        if self.name == "lease":
+            back_s += link.lag_s
         if fate < cut_chance:
             link.process.tell(back_s, self.lose)  # it took place; the answer is lost
         else:
