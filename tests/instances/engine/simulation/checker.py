@@ -312,7 +312,8 @@ class Checker:
             if step is not None and not self.has_clock_steps:
                 early_ms = values["due_at"] - (START_MS + step.at * 1000)
                 # One that was put off while another server had it may still come at its first time.
-                has_failed_here = self.database.fails_answered[id_, step.activation[0]]
+                last = id_, step.activation[0], len(book.failures) - 1
+                has_failed_here = self.database.fails_answered[last]
                 if early_ms > EARLY_MS and (has_failed_here or not book.failures):
                     self._say(f"{name}: fired {early_ms:.0f} ms too early")
             if book.end == "" and values["due_at"] < min(now_ms - OVERDUE_MS, HELD_MS):

@@ -91,9 +91,9 @@ class Database:
         self.books: dict[int, Delivered] = {}  # of all deliveries that there ever were
         self.nodes: dict[str, list[Any]] = {}  # id: [address, lease until]
         # Attempts that a server wanted to be counted, and of which it knows that they were, or came
-        # too late: by delivery and process.
-        self.fails_begun: Counter[tuple[int, int]] = Counter()
-        self.fails_answered: Counter[tuple[int, int]] = Counter()
+        # too late: by delivery, process and the attempts before.
+        self.fails_begun: Counter[tuple[int, int, int]] = Counter()
+        self.fails_answered: Counter[tuple[int, int, int]] = Counter()
         self.machines = {MACHINE_NAME: MACHINE}
         self.late_from = float("inf")
         self.on_spawned: Callable[[str], None] = lambda slug: None
