@@ -579,7 +579,9 @@ class Database:
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
             id_ = self.names.get((machine_id, slug))
-            status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
+            status = None
+            if id_ is not None and "SELECT t.status FROM instance t" in text:
+                status = _bytes(self.instances[id_].values["status"])
             rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows
 
