@@ -97,7 +97,7 @@ class Loading:
         waiting = self.waiting.pop(key)
         for operation in waiting:
             if operation not in asked and not isinstance(row, Exception):
-                self.engine.submit(operation)
+                self.engine.try_again(operation)
                 continue
             if isinstance(row, InstanceRow) and row.status == 1:
                 self.engine.journal.paused(row.id, row.seq, operation)

@@ -245,7 +245,7 @@ class Upgrades:
         waiting = engine.loading.waiting.pop(attempt.key)
         for operation in waiting:
             if operation not in attempt.asked:
-                engine.submit(operation)  # U1
+                engine.try_again(operation)  # U1
                 continue
             if isinstance(error, InstancePaused):
                 engine.journal.paused(attempt.row.id, attempt.row.seq, operation)
