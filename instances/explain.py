@@ -104,6 +104,21 @@ class Definition:
                 best = transition.number
         return best
 
+    def not_begun(self, before: StateValue, after: StateValue) -> list[tuple[str, str]]:
+        """What an upgrade leaves undone, since it enters no state: (state, "invoke" or "always").
+
+        Of states that are active afterwards and have not been before, under the same path.
+        """
+        same = set(active_paths(before))
+        fresh = [number for number in self.active(after) if self.graph.paths[number] not in same]
+        invoking = {number for number in fresh if self.graph.states[number].invoke}
+        passing = {t.source for t in self.graph.transitions if t.kind == "always"}
+        return [
+            (self.path(number), "invoke" if number in invoking else "always")
+            for number in sorted(fresh)
+            if number in invoking or number in passing
+        ]
+
     def path(self, number: int) -> str:
         return self.graph.paths[number] or self.graph.name
 

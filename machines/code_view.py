@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from machines.models import MachineVersion, VersionCode
+from machines.models import Code, MachineVersion, VersionCode
 
 LINES_SHOWN_MAX = 5_000
 LINE_CHARS_MAX = 2_000
@@ -38,10 +38,19 @@ class Word(NamedTuple):
 def highlighted(version: MachineVersion) -> list[list[Word]]:
     """The lines of the code that was deployed, at most LINES_SHOWN_MAX."""
     code = VersionCode.objects.filter(version=version).only("source_gzip").first()
-    if code is None or not code.source_gzip:
-        return []
-    source = gzip.decompress(bytes(code.source_gzip)).decode(errors="replace")
-    return list(islice(lines_of(source), LINES_SHOWN_MAX))
+    return highlighted_text(source_of(code)) if code is not None else []
+
+
+def source_of(code: Code) -> str:
+    """The code as it was uploaded."""
+    if not code.source_gzip:
+        return ""
+    return gzip.decompress(bytes(code.source_gzip)).decode(errors="replace")
+
+
+def highlighted_text(source: str) -> list[list[Word]]:
+    """At most LINES_SHOWN_MAX lines; none of an empty text."""
+    return list(islice(lines_of(source), LINES_SHOWN_MAX)) if source else []
 
 
 def lines_of(source: str) -> Iterator[list[Word]]:

@@ -20,7 +20,7 @@ from machines.models import (
     MigrationCode,
     VersionCode,
 )
-from statebacked_site.identifiers import new_version_id
+from statebacked_site.identifiers import new_migration_id, new_version_id
 
 
 class PublishedVersion(NamedTuple):
@@ -63,15 +63,11 @@ def finalize_migration(caller: Caller, machine: Machine, signed_id: str) -> Publ
     checked = check_packed(packed, door.check_migration)
     with transaction.atomic():
         uploads.take(uploads.MIGRATION, upload)
-        migration = MachineVersionMigration.objects.create(
-            machine=machine,
-            public_id=upload.public_id,
-            from_version_id=upload.from_version_id,
-            to_version_id=upload.to_version_id,
-            created_by_id=caller.user_id,
+        assert upload.from_version is not None
+        assert upload.to_version is not None
+        return record_migration(
+            caller, upload.from_version, upload.to_version, checked, public_id=upload.public_id
         )
-        MigrationCode.objects.create(migration=migration, **checked.columns())
-    return PublishedMigration(migration, checked.warnings())
 
 
 def check_code(source: bytes) -> CheckedCode:
@@ -82,6 +78,35 @@ def check_code(source: bytes) -> CheckedCode:
     from instances.engine import door
 
     return check_source(source, door.check_bundle)
+
+
+def check_migration_code(source: bytes) -> CheckedCode:
+    """The same for a migration."""
+    from instances.engine import door
+
+    return check_source(source, door.check_migration)
+
+
+@transaction.atomic
+def record_migration(
+    caller: Caller,
+    from_version: MachineVersion,
+    to_version: MachineVersion,
+    checked: CheckedCode,
+    *,
+    public_id: str | None = None,
+) -> PublishedMigration:
+    """Make a migration between two versions of a machine of code that was checked."""
+    assert from_version.machine_id == to_version.machine_id
+    migration = MachineVersionMigration.objects.create(
+        machine_id=from_version.machine_id,
+        public_id=public_id or new_migration_id(),
+        from_version=from_version,
+        to_version=to_version,
+        created_by_id=caller.user_id,
+    )
+    MigrationCode.objects.create(migration=migration, **checked.columns())
+    return PublishedMigration(migration, checked.warnings())
 
 
 @transaction.atomic

@@ -45,6 +45,7 @@ class Whereabouts:
     is_approximate: bool  # some may be missing, or counted where they are no more
     states: dict[str, int]  # by stored state
     versions: dict[int, int]  # by primary key of the version
+    kinds: dict[tuple[str, int], int]  # by both
 
     def by_path(self) -> dict[str, int]:
         """How many are in each state, by its path; a state holds those in states inside it."""
@@ -53,6 +54,15 @@ class Whereabouts:
             for path in active_paths(stored):
                 counts[path] += count
         return dict(counts)
+
+    def on(self, version_id: int) -> dict[str, int]:
+        """How many of the version's instances are in each stored state."""
+        return {state: count for (state, of), count in self.kinds.items() if of == version_id}
+
+    def living_on(self, version_id: int) -> dict[str, int]:
+        """The same without those that have reached their final state."""
+        states = self.on(version_id)
+        return {state: count for state, count in states.items() if not parse_state(state).done}
 
     def by_node(self) -> dict[str, int]:
         """The same, by the path that a drawing has: there, dots in keys are not escaped."""
@@ -73,28 +83,30 @@ def whereabouts_of(machines: Sequence[Machine]) -> dict[int, Whereabouts]:
 
 def _counted(machines: Sequence[Machine], limit: int) -> dict[int, Whereabouts]:
     """Counts up to `limit` instances of each."""
-    states: dict[int, Counter[str]] = {machine.pk: Counter() for machine in machines}
-    versions: dict[int, Counter[int]] = {machine.pk: Counter() for machine in machines}
-    for machine_id, _, state, version_id, count in places.counts(list(states)):
-        states[machine_id][state] += count
-        versions[machine_id][version_id] += count
-    is_approximate = dict.fromkeys(states, False)
-    small = [pk for pk, counts in states.items() if counts.total() <= limit]
+    kinds: dict[int, Counter[tuple[str, int]]] = {machine.pk: Counter() for machine in machines}
+    for machine_id, _, state, version_id, count in places.counts(list(kinds)):
+        kinds[machine_id][state, version_id] += count
+    is_approximate = dict.fromkeys(kinds, False)
+    small = [pk for pk, counts in kinds.items() if counts.total() <= limit]
     for pk in small:
-        states[pk].clear()
-        versions[pk].clear()
+        kinds[pk].clear()
     for machine_id, state, version_id, count in _count_rows(small, limit + 1):
-        states[machine_id][state] += count
-        versions[machine_id][version_id] += count
-    large = [pk for pk, counts in states.items() if counts.total() > limit]
+        kinds[machine_id][state, version_id] += count
+    large = [pk for pk, counts in kinds.items() if counts.total() > limit]
     if large:
         is_exact = places.are_exact()
         # What was counted up to the limit now is more than its places say.
         is_approximate |= {pk: not is_exact or pk in small for pk in large}
-    return {
-        pk: Whereabouts(counts.total(), is_approximate[pk], dict(counts), dict(versions[pk]))
-        for pk, counts in states.items()
-    }
+    return {pk: _whereabouts(counts, is_approximate[pk]) for pk, counts in kinds.items()}
+
+
+def _whereabouts(kinds: Counter[tuple[str, int]], is_approximate: bool) -> Whereabouts:
+    states: Counter[str] = Counter()
+    versions: Counter[int] = Counter()
+    for (state, version_id), count in kinds.items():
+        states[state] += count
+        versions[version_id] += count
+    return Whereabouts(kinds.total(), is_approximate, dict(states), dict(versions), dict(kinds))
 
 
 def _count_rows(machine_ids: list[int], limit: int) -> list[tuple[int, str, int, int]]:

@@ -1,6 +1,6 @@
 """Pages of machines: the list, a new one, its overview, versions and settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from machines.flow.standalone import Theme
 from machines.models import Machine, MachineVersion, VersionCode
 from machines.serializers import CLIENT_INFO_LENGTH_MAX
 from machines.source import Problem, compile_source, problem_of
+from machines.upgrade_ways import edges_of, steps_to
 from statebacked_site import welcome
 from statebacked_site.errors import Conflict, DomainError, InvalidState, NotFound
 from statebacked_site.frame import org_page, render_page, tell
@@ -211,7 +212,9 @@ def given_code(request: HttpRequest) -> GivenCode:
     return GivenCode(text, file_name, reference or file_name[:100], "make_current" in request.POST)
 
 
-def checked_code(code: GivenCode) -> CheckedCode:
+def checked_code(
+    code: GivenCode, check: Callable[[bytes], CheckedCode] = publishing.check_code
+) -> CheckedCode:
     """Compiled and loaded in the sandbox; raises UnusableCode."""
     try:
         compiled = compile_source(code.text, code.file_name)
@@ -220,7 +223,7 @@ def checked_code(code: GivenCode) -> CheckedCode:
     except DomainError as exc:
         raise UnusableCode(Problem(str(exc), "", [])) from exc
     try:
-        return publishing.check_code(compiled)
+        return check(compiled)
     except InvalidBundle as exc:
         raise UnusableCode(problem_of(exc, compiled.decode())) from exc
     except DomainError as exc:
@@ -324,6 +327,7 @@ def of_machine(
             reverse("versions-page", args=[org, machine.slug]),
             f"{versions:,}",
         ),
+        Tab("migrations", "Migrations", reverse("migrations-page", args=[org, machine.slug])),
         Tab("schedules", "Schedules", reverse("schedules-page", args=[org, machine.slug])),
         Tab("settings", "Settings", reverse("machine-settings", args=[org, machine.slug])),
     ]
@@ -359,6 +363,17 @@ class VersionRow(NamedTuple):
     code: VersionCode | None
     instances: int
     is_current: bool
+    way: "Way | None"  # of the current version itself there is none to tell
+
+
+class Way(NamedTuple):
+    """How instances of a version come to the current one."""
+
+    steps: int  # migrations; 0: there is no way
+    instances: int  # that have the version, without those that are done
+    upgrade_url: str
+    command: str  # that adds a migration
+    new_url: str  # the page that does
 
 
 @require_safe
@@ -368,6 +383,7 @@ def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpRes
     where = state_counts.whereabouts(found)
     versions = with_size(found.versions.select_related("created_by"))
     page = page_of(versions, "-id", request.GET.get("after"))
+    ways = ways_to_current(member, found, page.items, where)
     context = {
         **of_machine(member, found, "versions", where),
         "rows": [
@@ -377,14 +393,50 @@ def versions_page(request: HttpRequest, member: Member, machine: str) -> HttpRes
                 getattr(version, "code", None),
                 where.versions.get(version.pk, 0),
                 version.pk == found.current_version_id,
+                ways.get(version.pk),
             )
             for version in page.items
         ],
         "cursor": page.cursor,
         "where": where,
+        "instances_url": instances_url(member, found),
         "refusal": member.refusal(WRITE),
     }
     return render_page(request, member, "machines/versions.html", context, section="machines")
+
+
+def ways_to_current(
+    member: Member,
+    machine: Machine,
+    versions: Sequence[MachineVersion],
+    where: state_counts.Whereabouts,
+) -> dict[int, Way]:
+    """By primary key of the version; that of the current one is not there."""
+    current = machine.current_version
+    if current is None:
+        return {}
+    steps = steps_to(edges_of(machine), current.pk)
+    names = [member.org.public_id, machine.slug]
+    url = reverse("new-migration", args=names)
+    return {
+        version.pk: Way(
+            steps.get(version.pk, 0),
+            sum(where.living_on(version.pk).values()),
+            reverse("upgrade-page", args=[*names, version.public_id]),
+            migration_command(machine, version, current),
+            f"{url}?from={version.public_id}&to={current.public_id}",
+        )
+        for version in versions
+        if version.pk != current.pk
+    }
+
+
+def migration_command(machine: Machine, old: MachineVersion, new: MachineVersion) -> str:
+    """The shell line that adds a migration between the two."""
+    return welcome.this_site().command(
+        f"deploy_migration migration.ts --machine {machine.slug}"
+        f" --from {old.public_id} --to {new.public_id}"
+    )
 
 
 def with_size(versions: QuerySet[MachineVersion]) -> QuerySet[MachineVersion]:
@@ -409,6 +461,7 @@ def version_page(request: HttpRequest, member: Member, machine: str, version: st
     where = state_counts.whereabouts(found)
     context = {
         **of_machine(member, found, "versions", where),
+        "way": ways_to_current(member, found, [shown], where).get(shown.pk),
         "version": shown,
         "name": version_name(shown),
         "is_current": shown.pk == found.current_version_id,

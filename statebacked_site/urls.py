@@ -24,6 +24,12 @@ from machines.api import (
     ProvisionalVersionView,
     VersionsView,
 )
+from machines.migration_views import (
+    migration_file,
+    migration_page,
+    migrations_page,
+    new_migration,
+)
 from machines.schedules.api import SchedulesView, ScheduleView
 from machines.views import (
     deploy_page,
@@ -74,6 +80,10 @@ pages = [
     path(f"{OF_VERSION}/diagram", version_diagram, name="version-diagram"),
     path(f"{OF_VERSION}/picture", version_picture, name="version-picture"),
     path(f"{OF_VERSION}/export.<str:kind>", version_export, name="version-export"),
+    path(f"{OF_MACHINE}/migrations", migrations_page, name="migrations-page"),
+    path(f"{OF_MACHINE}/new-migration", new_migration, name="new-migration"),
+    path(f"{OF_MACHINE}/migrations/<str:migration>", migration_page, name="migration-page"),
+    path(f"{OF_MACHINE}/migrations/<str:migration>/code.js", migration_file, name="migration-file"),
     path("", include("instances.urls")),
     path("", include("machines.schedules.urls")),
     path(f"{OF_ORG}/timers", timers_page, name="timers-page"),

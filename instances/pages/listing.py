@@ -66,6 +66,7 @@ class Row(NamedTuple):
     is_paused: bool
     is_done: bool
     version: str
+    desired: str  # the version that it is to have before its next event, or empty
     created_ms: int
     updated_ms: int
 
@@ -209,9 +210,11 @@ def _page(
 
 def _with_version(instances: QuerySet[Instance]) -> QuerySet[Instance]:
     """With what a row shows, and not their data."""
-    return instances.select_related("version").only(
-        "slug", "state", "status", "ts", "created_at", "version__client_info", "version__public_id"
-    )
+    return instances.select_related("version", "desired_version").only(
+        "slug", "state", "status", "ts", "created_at",
+        "version__client_info", "version__public_id",
+        "desired_version__client_info", "desired_version__public_id",
+    )  # fmt: skip
 
 
 def _chosen(kinds: list[Kind], asked: Filter, version: MachineVersion | None) -> list[Kind] | None:
@@ -362,6 +365,7 @@ def _row(instance: Instance) -> Row:
         is_paused=instance.status == Instance.Status.PAUSED,
         is_done=instance.state.endswith('"done":true}'),
         version=version_name(instance.version),
+        desired=version_name(desired) if (desired := instance.desired_version) else "",
         created_ms=instance.created_at,
         updated_ms=instance.ts,
     )

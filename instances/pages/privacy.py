@@ -6,6 +6,7 @@ pages keep to it.
 
 from instances.engine.json_texts import public_of
 from instances.pages.acting import Outcome
+from instances.pages.context_tree import Line
 from instances.pages.moment import Moment
 from instances.pages.timeline import Row
 from instances.pages.unheeded import nameless
@@ -39,11 +40,13 @@ def public_row(row: Row) -> Row:
 
 def public_outcome(outcome: Outcome) -> Outcome:
     """Without private changes, and without what the machine said when it failed."""
-    changes = [
-        line
-        for line in outcome.changes
-        if line.path == PUBLIC_PATH or line.path.startswith((f"{PUBLIC_PATH}.", f"{PUBLIC_PATH}["))
-    ]
+    changes = public_lines(outcome.changes)
     if outcome.kind == "failed":
         outcome = outcome._replace(why="The machine failed while it processed the event.")
     return outcome._replace(changes=changes)
+
+
+def public_lines(lines: list[Line]) -> list[Line]:
+    """Those of the public part of a context."""
+    inside = (f"{PUBLIC_PATH}.", f"{PUBLIC_PATH}[")
+    return [line for line in lines if line.path == PUBLIC_PATH or line.path.startswith(inside)]

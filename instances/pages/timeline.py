@@ -18,7 +18,8 @@ from instances.pages import unheeded
 from instances.pages.lanes import Lane
 from instances.pages.stored_events import NAME_CHARS_MAX, event_type_of, who
 from instances.pages.unheeded import NO_NOTES, Notes
-from instances.pages.words import Leaf, cut, duration, leaves_of
+from instances.pages.words import Leaf, cut, duration, leaves_of, version_name
+from machines.models import MachineVersion
 
 BLOCK = 10  # transitions; static/instances/timeline.js knows it by data-size
 BLOCKS_MAX = 12  # in one answer
@@ -58,6 +59,7 @@ class Effects(NamedTuple):
     timers: list[str]  # such as "reminder in 3 d"
     cancelled: list[str]
     sent: int  # messages to other instances
+    kept: Sequence[str] = ()  # timers that have gone on into another version
 
 
 class LaneCell(NamedTuple):
@@ -84,6 +86,8 @@ class Row(NamedTuple):
     duration_ms: float
     version_id: int
     lanes: list[LaneCell]
+    from_version_id: int | None = None  # the one before, of an upgrade
+    upgrade: str = ""  # the names of both versions
     notes: Notes = NO_NOTES  # what came after it and did nothing
     is_shown: bool = True  # False: a filter lets only its notes through
 
@@ -145,13 +149,34 @@ def _rows_between(instance_id: int, after: int, last: int, lanes: Sequence[Lane]
     earlier = {transition.seq + 1: transition for transition in found}
     noted = unheeded.notes_of(instance_id).filter(seq__gt=after, seq__lte=last)
     notes = unheeded.notes_by_seq(noted, last - after)
-    return [
+    return _with_versions(
         _row(transition, earlier.get(transition.seq), lanes)._replace(
             notes=notes.get(transition.seq, NO_NOTES)
         )
         for transition in found
         if transition.seq > after
-    ]
+    )
+
+
+def _with_versions(rows: Iterable[Row]) -> list[Row]:
+    """The rows of upgrades with what the versions are called."""
+    rows = list(rows)
+    upgrades = [row for row in rows if row.kind == KINDS[Transition.Kind.UPGRADE][1]]
+    if not upgrades:
+        return rows
+    versions = MachineVersion.objects.in_bulk(
+        {id_ for row in upgrades for id_ in (row.from_version_id, row.version_id) if id_}
+    )
+    named = {
+        row.seq: f"{_version_name(versions, row.from_version_id)}"
+        f" → {_version_name(versions, row.version_id)}"
+        for row in upgrades
+    }
+    return [row._replace(upgrade=named.get(row.seq, "")) for row in rows]
+
+
+def _version_name(versions: Mapping[int, MachineVersion], version_id: int | None) -> str:
+    return version_name(versions.get(version_id or 0))
 
 
 def matches_before(
@@ -182,7 +207,7 @@ def matches_before(
         row = row._replace(notes=notes.get(seq, NO_NOTES), is_shown=is_shown)
         if row.is_shown or row.notes.shown:
             rows.append(row)
-    return Matches(rows, older if older > 1 else None)
+    return Matches(_with_versions(rows), older if older > 1 else None)
 
 
 def _notes_wanted(noted: QuerySet[UnheededEvent], wanted: Filter) -> dict[int, Notes]:
@@ -266,6 +291,7 @@ def _row(transition: Any, before: Any | None, lanes: Sequence[Lane]) -> Row:
         effects=effects_of(transition.report_head, transition.effects_head),
         duration_ms=transition.duration_us / 1_000,
         version_id=transition.version_id,
+        from_version_id=before.version_id if before is not None else None,
         lanes=[_lane_cell(lane, earlier, now) for lane in lanes],
     )
 
@@ -304,6 +330,7 @@ def effects_of(report: str, effects: str) -> Effects:
         timers=[_set_timer(effect) for effect in told if effect.get("t") == "timer"],
         cancelled=[_timer_name(effect) for effect in told if effect.get("t") == "cancel"],
         sent=sum(effect.get("t") == "send" for effect in told),
+        kept=[_timer_name(effect) for effect in told if effect.get("t") == "rename"],
     )
 
 

@@ -255,15 +255,21 @@ class RunnerPool:
 
     @contextlib.asynccontextmanager
     async def apart(
-        self, version_id: int, on_lines: Callable[[Runner, list[bytes]], None]
+        self,
+        version_id: int,
+        on_lines: Callable[[Runner, list[bytes]], None],
+        migration_ids: tuple[int, ...] = (),
     ) -> AsyncIterator[Runner]:
         """A runner of its own with that version's code, for a look at what it would do.
 
-        Raises BundleFailed or RunnerUnavailable.
+        It knows these migrations, too. Raises BundleFailed or RunnerUnavailable.
         """
         code = await self._load_code(version_id)
+        migrations = {one: await self._load_migration(one) for one in migration_ids}
         async with self._check_slots, self._throw_away_runner(on_lines) as runner:
             await runner.load(code, limit_s=self._settings.load_limit_s)
+            for migration_id, migration_code in migrations.items():
+                runner.learn_migration(migration_id, migration_code)
             yield runner
 
     @contextlib.asynccontextmanager

@@ -35,6 +35,8 @@ def event_name(event_type: str) -> str:
         return f"{name} {'done' if match[1] == 'done' else 'failed'}"
     if event_type == "xstate.init":
         return "created"
+    if event_type == "statebacked.upgrade":
+        return "upgrade"
     return timer_name(event_type)
 
 

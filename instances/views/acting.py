@@ -14,13 +14,16 @@ from authz.members import Member
 from instances import deliveries
 from instances.engine import door
 from instances.engine.holding import Resume, resume_named
+from instances.engine.store import DONE
 from instances.models import Instance
-from instances.pages import acting, parts
+from instances.pages import acting, parts, upgrading
 from instances.pages.asked import SEE_ALL, instance_of, now_ms, require_scope
 from instances.pages.definitions import definition_of
 from instances.pages.privacy import public_outcome
 from instances.pages.sending import choices_of
-from instances.pages.words import leaves_of
+from instances.pages.words import leaves_of, version_name
+from instances.upgrading import set_desired_version
+from machines.access import version_of
 from statebacked_site.errors import DomainError, InvalidParameter
 from statebacked_site.frame import org_page, tell
 
@@ -131,6 +134,53 @@ def instance_delete(
     return HttpResponseClientRedirect(
         reverse("instances-page", args=[member.org.public_id, machine])
     )
+
+
+@require_http_methods(["GET", "POST"])
+@org_page
+def instance_upgrade(
+    request: HttpRequest, member: Member, machine: str, instance: str
+) -> HttpResponse:
+    """Which versions it can have; by POST, how an upgrade would turn out, or that it is to be."""
+    require_scope(member, "instances.write")
+    found = instance_of(member, machine, instance)
+    page_url = reverse("instance-page", args=[member.org.public_id, machine, instance])
+    context: dict[str, Any] = {"org": member.org, "machine": found.machine, "instance": found}
+    if request.method == "GET":
+        targets = upgrading.targets_of(found, found.machine)
+        possible = [target for target in targets if target.steps]
+        preferred = [one for one in possible if one.is_desired or one.is_current] or possible
+        context |= {
+            "targets": targets,
+            "chosen": preferred[0].version.public_id if preferred else "",
+            "own_name": version_name(found.version),
+            "desired": upgrading.pending_of(found, found.machine).desired,
+            "is_done": found.state.endswith(DONE),
+            "new_migration_url": reverse("new-migration", args=[member.org.public_id, machine]),
+        }
+        return render(request, "instances/_upgrade.html", context)
+    doing = request.POST.get("do", "")
+    try:
+        if doing == "cancel":
+            set_desired_version(found, found.version)
+            tell(request, f"{found.slug} stays on {version_name(found.version)}")
+            return _back(request, page_url)
+        version = version_of(found.machine, request.POST.get("version", ""), "version")
+        if doing == "try":
+            tried = upgrading.try_one(found, version, sees_all=member.may(SEE_ALL))
+            context |= {"tried": tried, "name": version_name(version)}
+            return render(request, "instances/_tried.html", context)
+        set_desired_version(found, version)
+    except DomainError as error:
+        if not request.headers.get("HX-Request"):
+            raise
+        return render(request, "instances/_tried.html", {"complaint": str(error)})
+    tell(request, f"{found.slug} upgrades to {version_name(version)} before its next event")
+    return _back(request, page_url)
+
+
+def _back(request: HttpRequest, url: str) -> HttpResponse:
+    return HttpResponseClientRedirect(url) if request.headers.get("HX-Request") else redirect(url)
 
 
 @require_POST

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from authz.members import Member
 from instances.explain import Definition
 from instances.models import Instance
-from instances.pages import acting, parts
+from instances.pages import acting, parts, upgrading
 from instances.pages.asked import SEE_ALL, instance_of, now_ms, number_in, require_scope, sight_of
 from instances.pages.context_tree import tree_of
 from instances.pages.definitions import known_definition
@@ -133,6 +133,8 @@ def _commands(page_url: str, member: Member, *, is_past: bool) -> list[dict[str,
     commands = []
     if member.may("events.write"):
         commands.append({"title": "Send event…", "icon": "send", "url": f"{page_url}?send"})
+    if member.may("instances.write") and not is_past:
+        commands.append({"title": "Upgrade…", "icon": "versions", "url": f"{page_url}?upgrade"})
     if is_past:
         commands.append({"title": "Return to now", "icon": "history", "url": page_url})
     for tab, icon in TAB_ICONS.items():
@@ -198,6 +200,8 @@ def _page_context(member: Member, instance: Instance, at: int | None, tab: str) 
         "services": acting.services_of(instance.children),
         "version": version,
         "version_name": version_name(version),
+        "upgrade": upgrading.pending_of(instance, instance.machine),
+        "upgrade_refusal": member.refusal("instances.write"),
         "timer_count": parts.timer_count(instance),
         "lights": json.dumps(
             lights_of(definition, moment, is_past=at is not None)

@@ -4,6 +4,7 @@
 // keys [ and ]), lighting up the picture, and following the instance while it moves.
 
 import { attach } from "../flow/flow.js";
+import { openDialog } from "../site/js/dialogs.js";
 import { isHeld } from "../site/js/live.js";
 import "./tree.js";
 import { follow } from "./follow.js";
@@ -234,6 +235,8 @@ document.addEventListener("htmx:afterSwap", (event) => {
 
 document.getElementById("send").addEventListener("close", () => light({ ...shown, taken: null }));
 
-if (new URLSearchParams(location.search).has("send") && !shown.past) openSend("");
+const asked = new URLSearchParams(location.search);
+if (asked.has("send") && !shown.past) openSend("");
+if (asked.has("upgrade") && !shown.past) openDialog(document.getElementById("upgrade"));
 
 pictureBox.addEventListener("flow:send", (event) => openSend(shown.next[event.detail.transition] ?? ""));

@@ -1,4 +1,4 @@
-// The drawer that sends an event, and the dialog that deletes: fetched when they are opened.
+// The drawer that sends an event, and the dialogs that upgrade and delete: fetched when they are opened.
 
 import { openDialog } from "../site/js/dialogs.js";
 import { offer } from "./payload.js";
@@ -6,7 +6,7 @@ import { offer } from "./payload.js";
 let wanted = "";
 
 export function prepareSend() {
-  for (const [id, name] of [["send", "sendUrl"], ["delete", "deleteUrl"]]) {
+  for (const [id, name] of [["send", "sendUrl"], ["delete", "deleteUrl"], ["upgrade", "upgradeUrl"]]) {
     const dialog = document.getElementById(id);
     dialog?.addEventListener("dialog:open", () => fill(dialog, dialog.dataset[name]));
     dialog?.addEventListener("close", () => dialog.replaceChildren());

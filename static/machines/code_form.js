@@ -33,8 +33,9 @@ async function take(chosen) {
 }
 
 for (const form of document.querySelectorAll("[data-deploy]")) {
-  form.addEventListener("submit", () => {
+  form.addEventListener("submit", ({ submitter }) => {
     const button = form.querySelector("[data-busy]");
+    if (submitter && submitter !== button) return;
     button.setAttribute("aria-disabled", "true");
     button.textContent = button.dataset.busy;
   });

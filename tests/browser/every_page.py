@@ -23,6 +23,7 @@ class Page:
 
 
 ORDER = "/o/{org}/machines/order"
+APPROVAL = "/o/{org}/machines/approval"
 BAD = "/o/{org}/machines/hostile"
 DIAGRAM = "svg .flow-state, .flow svg, img.picture"
 
@@ -60,6 +61,44 @@ PAGES = (
     Page("versions-reader", "versions-page", f"{ORDER}/versions", READER),
     Page("version", "version-page", ORDER + "/versions/{version:order}", waits_for=DIAGRAM),
     Page("version-code", "version-page", BAD + "/versions/{version:hostile}?view=code"),
+    Page("versions-upgradable", "versions-page", f"{APPROVAL}/versions"),
+    Page(
+        "upgrade-version",
+        "upgrade-page",
+        APPROVAL + "/versions/{old:approval}/upgrade",
+        waits_for="a.mono.name",
+    ),
+    Page(
+        "upgrade-version-reader",
+        "upgrade-page",
+        APPROVAL + "/versions/{old:approval}/upgrade",
+        READER,
+    ),
+    Page(
+        "upgrade-version-hostile",
+        "upgrade-page",
+        BAD + "/versions/{old:hostile}/upgrade",
+        waits_for=".top-row",
+    ),
+    Page(
+        "upgrade-version-current", "upgrade-page", APPROVAL + "/versions/{version:approval}/upgrade"
+    ),
+    Page(
+        "upgrade-version-no-way",
+        "upgrade-page",
+        "/o/{org}/machines/toggler/versions/{old:toggler}/upgrade",
+    ),
+    Page("migrations", "migrations-page", f"{APPROVAL}/migrations"),
+    Page("migrations-hostile", "migrations-page", f"{BAD}/migrations"),
+    Page("migrations-reader", "migrations-page", f"{APPROVAL}/migrations", READER),
+    Page("migrations-first", "migrations-page", "/o/{org}/machines/toggler/migrations"),
+    Page("migrations-one-version", "migrations-page", f"{ORDER}/migrations"),
+    Page("migration", "migration-page", APPROVAL + "/migrations/{migration:approval}"),
+    Page("migration-hostile", "migration-page", BAD + "/migrations/{migration:hostile}"),
+    Page("new-migration", "new-migration", f"{APPROVAL}/new-migration"),
+    Page("new-migration-hostile", "new-migration", f"{BAD}/new-migration"),
+    Page("new-migration-reader", "new-migration", f"{APPROVAL}/new-migration", READER),
+    Page("new-migration-one-version", "new-migration", f"{ORDER}/new-migration"),
     Page("instances", "instances-page", f"{ORDER}/instances"),
     Page("instances-hostile", "instances-page", f"{BAD}/instances"),
     Page("instances-filtered", "instances-page", f"{ORDER}/instances?q=nothing-like-it"),
@@ -83,6 +122,30 @@ PAGES = (
         f"{ORDER}/instances/order-1002",
         presses="e",
         waits_for="#send [name=event]",
+    ),
+    Page(
+        "upgrade",
+        "instance-page",
+        f"{APPROVAL}/instances/trip-to-lisbon",
+        presses="u",
+        waits_for="#upgrade [name=version]",
+    ),
+    Page(
+        "upgrade-reader",
+        "instance-page",
+        f"{APPROVAL}/instances/trip-to-lisbon",
+        READER,
+        waits_for=DIAGRAM,
+    ),
+    Page("upgrade-pending", "instance-page", f"{APPROVAL}/instances/pending", waits_for=DIAGRAM),
+    Page("upgrade-done", "instance-page", f"{APPROVAL}/instances/upgraded", waits_for=DIAGRAM),
+    Page("upgrade-past", "instance-page", f"{APPROVAL}/instances/upgraded?at=1", waits_for=DIAGRAM),
+    Page(
+        "upgrade-hostile",
+        "instance-page",
+        f"{BAD}/instances/{LONG_NAME}",
+        presses="u",
+        waits_for="#upgrade [name=version]",
     ),
     Page("instance-hostile", "instance-page", f"{BAD}/instances/{LONG_NAME}", waits_for=DIAGRAM),
     Page(
@@ -122,7 +185,10 @@ NO_PAGES = {
     "instance-send",
     "instance-pause",
     "instance-delete",
+    "instance-upgrade",
     "instance-timer",
+    "migration-file",
+    "upgrade-sample",
     "schedule-runs",
     "schedule-act",
     "timer-action",
@@ -137,4 +203,7 @@ def path_of(page: Page, site: Filled) -> str:
     path = path.replace("{schedule}", site.schedule)
     for machine, version in site.versions.items():
         path = path.replace(f"{{version:{machine}}}", version)
+        path = path.replace(f"{{old:{machine}}}", site.old_versions.get(machine, version))
+    for machine, migration in site.migrations.items():
+        path = path.replace(f"{{migration:{machine}}}", migration)
     return path.replace("{link}", site.sign_in_link(READER)) if "{link}" in path else path

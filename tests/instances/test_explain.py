@@ -1,9 +1,11 @@
 """Why an event did nothing, or was refused."""
 
+import msgspec
 import pytest
 
 from instances.explain import claims_text, why_refused, why_unchanged
-from tests.instances.graphs import order_definition, parallel_definition
+from machines.flow.model import Invocation
+from tests.instances.graphs import definition, event, order_definition, parallel_definition
 
 ORDER = order_definition()
 
@@ -114,3 +116,17 @@ def test_events_are_sorted_by_where_they_are_handled():
 )
 def test_transition_that_was_taken_is_found(before, event_type, after, number):
     assert ORDER.taken(before, event_type, after) == number
+
+
+def test_states_that_an_upgrade_leaves_without_their_beginning_are_named():
+    new = definition(
+        [("idle", "root"), ("charging", "root"), ("passing", "root")],
+        [event("passing", "", "idle", kind="always")],
+    )
+    states = new.graph.states
+    states[2] = msgspec.structs.replace(states[2], invoke=[Invocation("charge", "chargeCard")])
+
+    assert new.not_begun("paying", "charging") == [("charging", "invoke")]
+    assert new.not_begun("paying", "passing") == [("passing", "always")]
+    assert new.not_begun("paying", "idle") == []
+    assert new.not_begun("charging", "charging") == []

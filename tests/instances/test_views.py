@@ -10,22 +10,27 @@ from django.urls import reverse
 
 from authz.models import Membership
 from instances import places
+from instances.engine import door
 from instances.engine.holding import HELD_MS, Resume
 from instances.models import Delivery, Instance
-from instances.pages import definitions, timeline
-from machines import diagrams
+from instances.pages import definitions, timeline, upgrade_sample
+from instances.views import upgrading as upgrading_views
+from machines import diagrams, state_counts
 from tests.factories import (
     make_instance,
     make_log_entry,
     make_machine,
     make_member,
+    make_migration,
     make_org,
     make_transition,
     make_version,
 )
-from tests.fake_door import fake_door  # noqa: F401
+from tests.fake_door import fake_door
 from tests.instances.graphs import order_definition, parallel_definition
+from tests.pages import text_of
 
+__all__ = ["fake_door"]
 pytestmark = pytest.mark.django_db
 
 HOSTILE = "<script>alert(1)</script>\"'>{{ x }}\u202e" + "x" * 10_000
@@ -548,7 +553,7 @@ def test_signed_out_visitor_is_sent_to_sign_in(client, machine):
 # --- Actions ------------------------------------------------------------------------------------
 
 
-def test_pause_and_resume(admin, machine, fake_door):  # noqa: F811
+def test_pause_and_resume(admin, machine, fake_door):
     instance = make_life(machine)
 
     admin.post(url_of(instance, "instance-pause"), {"status": "paused"})
@@ -560,7 +565,7 @@ def test_pause_and_resume(admin, machine, fake_door):  # noqa: F811
     assert instance.status == Instance.Status.RUNNING
 
 
-def test_delete_needs_the_name(admin, machine, fake_door):  # noqa: F811
+def test_delete_needs_the_name(admin, machine, fake_door):
     instance = make_life(machine)
     url = url_of(instance, "instance-delete")
 
@@ -575,7 +580,7 @@ def test_delete_needs_the_name(admin, machine, fake_door):  # noqa: F811
 
 
 @pytest.mark.parametrize("role", [Membership.Role.READ, Membership.Role.WRITE])
-def test_only_admins_pause_and_delete(org, machine, fake_door, role):  # noqa: F811
+def test_only_admins_pause_and_delete(org, machine, fake_door, role):
     instance = make_life(machine)
     member = signed_in(org, role)
 
@@ -676,7 +681,7 @@ def test_timers_are_fired_and_cancelled(admin, machine):
     assert left.due_at < 2_000_000_000_000
 
 
-def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):  # noqa: F811
+def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):
     instance = make_life(machine)
     Instance.objects.filter(pk=instance.pk).update(status=1, paused_at=1_700_000_000_000)
     timer = make_timer(instance, "tick")
@@ -694,7 +699,7 @@ def test_timers_of_a_paused_instance_are_held(admin, machine, fake_door):  # noq
     assert Delivery.objects.get().due_at >= HELD_MS
 
 
-def test_resuming_passes_on_when_timers_fire(admin, machine, fake_door):  # noqa: F811
+def test_resuming_passes_on_when_timers_fire(admin, machine, fake_door):
     instance = make_life(machine)
     url = url_of(instance, "instance-pause")
 
@@ -751,3 +756,300 @@ def test_only_admins_see_what_is_private(org, machine, role):
 
 def page_of(client, instance, tab):
     return client.get(url_of(instance), {"tab": tab}).content.decode()
+
+
+# --- Upgrades -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second(machine):
+    """The current version, to which a migration leads; instances are on the first."""
+    second = make_version(machine, "v2")
+    make_migration(machine.current_version, second)
+    machine.current_version = second
+    machine.save(update_fields=["current_version"])
+    return second
+
+
+def first_of(machine):
+    return machine.versions.get(client_info="v1")
+
+
+def test_page_says_that_a_newer_version_is_there(admin, machine, second):
+    instance = make_instance(machine, version=first_of(machine))
+
+    page = text_of(admin.get(url_of(instance)).content.decode())
+
+    assert "v1 &nbsp;→&nbsp; v2 &nbsp;available" in page
+    assert "Upgrade…" in page
+
+
+def test_page_says_that_no_migration_leads_to_the_current_version(admin, machine, second):
+    machine.migrations.all().delete()
+    instance = make_instance(machine, version=first_of(machine))
+
+    page = admin.get(url_of(instance)).content.decode()
+
+    assert "No migration leads from v1 to v2" in page
+    assert "available" not in text_of(page)
+
+
+def test_page_of_the_current_version_offers_no_upgrade(admin, machine, second):
+    page = admin.get(url_of(make_instance(machine))).content.decode()
+
+    assert 'data-open="upgrade"' not in page
+
+
+def test_upgrade_offers_versions_and_says_why_not_others(admin, machine, second):
+    lonely = make_version(machine, "v3")
+    instance = make_instance(machine, version=first_of(machine))
+
+    page = admin.get(url_of(instance, "instance-upgrade")).content.decode()
+
+    assert f'value="{second.public_id}" checked' in page
+    assert re.search(f'value="{lonely.public_id}" *disabled', page)
+    assert "No migration leads from v1 to v3" in page
+
+
+def test_upgrade_is_noted_and_taken_back(admin, machine, second, fake_door):
+    instance = make_instance(machine, version=first_of(machine))
+    form = {"version": second.public_id, "do": "upgrade"}
+
+    r = admin.post(url_of(instance, "instance-upgrade"), form)
+    instance.refresh_from_db()
+    pending = text_of(admin.get(url_of(instance)).content.decode())
+    noted = instance.desired_version
+    admin.post(url_of(instance, "instance-upgrade"), {"do": "cancel"})
+    instance.refresh_from_db()
+
+    assert r["location"] == url_of(instance)
+    assert noted == second
+    assert "upgrades to&nbsp; v2 &nbsp;before its next event" in pending
+    assert instance.desired_version is None
+    assert [name for name, _ in fake_door.calls] == ["instance_outdated"] * 2
+
+
+def test_upgrade_by_htmx_loads_the_page_anew(admin, machine, second, fake_door):
+    instance = make_instance(machine, version=first_of(machine))
+    form = {"version": second.public_id, "do": "upgrade"}
+    r = admin.post(url_of(instance, "instance-upgrade"), form, headers={"HX-Request": "true"})
+
+    assert r["HX-Redirect"] == url_of(instance)
+
+
+@pytest.mark.parametrize("do", ["try", "upgrade"])
+def test_upgrade_without_a_way_is_refused_in_the_dialog(admin, machine, second, fake_door, do):
+    lonely = make_version(machine, "v3")
+    instance = make_instance(machine, version=first_of(machine))
+    form = {"version": lonely.public_id, "do": do}
+
+    r = admin.post(url_of(instance, "instance-upgrade"), form, headers={"HX-Request": "true"})
+
+    instance.refresh_from_db()
+    assert r.status_code == 200
+    assert re.search("No migrations? lead", r.content.decode())
+    assert instance.desired_version is None
+
+
+def test_dry_run_of_what_is_done_or_not_settled_says_so(admin, machine, second, monkeypatch):
+    def nothing(coroutine):
+        coroutine.close()
+        return []
+
+    monkeypatch.setattr(door, "run", nothing)
+    old = first_of(machine)
+    done = make_instance(machine, "done", version=old, state=state("paid")[:-6] + "true}")
+    waiting = make_instance(machine, "busy", version=old, children='[{"id":"x","src":"charge"}]')
+    form = {"version": second.public_id, "do": "try"}
+
+    answers = [
+        admin.post(url_of(one, "instance-upgrade"), form).content.decode()
+        for one in (done, waiting)
+    ]
+
+    assert "It has reached its final state" in answers[0]
+    assert "It waits for charge" in answers[1]
+
+
+def test_reader_sees_the_upgrade_disabled_and_may_not(org, machine, second, fake_door):
+    reader = signed_in(org, Membership.Role.READ)
+    instance = make_instance(machine, version=first_of(machine))
+    form = {"version": second.public_id, "do": "upgrade"}
+
+    page = reader.get(url_of(instance)).content.decode()
+
+    assert re.search(
+        'aria-disabled="true" title="This needs the role write[^>]*>.{0,120}Upgrade…', page
+    )
+    assert reader.get(url_of(instance, "instance-upgrade")).status_code == 403
+    assert reader.post(url_of(instance, "instance-upgrade"), form).status_code == 403
+    assert Instance.objects.get().desired_version is None
+
+
+def test_list_shows_which_upgrade_is_to_come(admin, machine, second):
+    make_instance(machine, version=first_of(machine), desired_version=second)
+
+    assert "v1 → v2 before its next event" in text_of(admin.get(list_url(machine)).content.decode())
+
+
+def make_upgraded_life(machine, second):
+    """Created on the first version, upgraded, and moved on the second."""
+    old = first_of(machine).pk
+    instance = make_instance(machine, seq=3, state=state("paid"), version=second)
+    make_transition(instance, 1, kind=0, state=state("draft"), version_id=old)
+    make_transition(
+        instance, 2, kind=6, event='{"type":"statebacked.upgrade"}', state=state("placed"),
+        effects='[{"t":"rename","id":"a","to":"b","event":{"type":"later"}}]',
+    )  # fmt: skip
+    make_transition(instance, 3, event='{"type":"pay"}', state=state("paid"))
+    return instance
+
+
+@pytest.mark.parametrize("query", ["", "?source=upgrade"])
+def test_timeline_tells_of_an_upgrade(admin, machine, second, query):
+    instance = make_upgraded_life(machine, second)
+
+    page = text_of(admin.get(url_of(instance) + query).content.decode())
+
+    assert "upgraded&nbsp; v1 → v2 draft → placed kept later" in page
+
+
+def test_time_travel_across_an_upgrade_shows_the_version_of_then(admin, machine, second):
+    instance = make_upgraded_life(machine, second)
+    versions = {}
+    for seq in (1, 2, 3):
+        page = admin.get(url_of(instance, "instance-moment"), {"at": seq}).content.decode()
+        versions[seq] = lights(page)
+
+    assert [versions[seq]["version"] for seq in (1, 2, 3)] == [
+        first_of(machine).pk, second.pk, second.pk,
+    ]  # fmt: skip
+    assert first_of(machine).public_id in versions[1]["picture"]
+    assert second.public_id in versions[2]["picture"]
+
+
+# --- All instances of a version -----------------------------------------------------------------
+
+
+def upgrade_url(version, part=""):
+    machine = version.machine
+    names = [machine.org.public_id, machine.slug, version.public_id]
+    return reverse("upgrade-page", args=names) + part
+
+
+def test_upgrading_a_version_is_shown_with_its_count_and_filter(admin, machine, second):
+    old = first_of(machine)
+    make_instance(machine, "a", version=old, desired_version=second)
+    make_instance(machine, "b", version=old, status=Instance.Status.PAUSED)
+    make_instance(machine, "c", version=old, state=state("paid")[:-6] + "true}")
+    make_instance(machine, "d")
+
+    page = text_of(admin.get(upgrade_url(old)).content.decode())
+
+    assert "2 instances of v1" in page
+    assert "1 in a final state keeps this version" in page
+    assert "Upgrade 2 instances" in page
+    assert "1 of them is to upgrade already, before its next event" in page
+
+
+def test_all_instances_of_a_version_are_upgraded(admin, machine, second, fake_door):
+    old = first_of(machine)
+    moved = [make_instance(machine, slug, version=old) for slug in ("a", "b")]
+    stays = make_instance(machine, "c")
+
+    page = admin.post(upgrade_url(old), {"to": second.public_id, "do": "start"}).content.decode()
+
+    assert "They upgrade before their next event" in page
+    assert "2 instances of v1 will have v2" in text_of(page).replace(" 2 ", " 2 ")
+    noted = Instance.objects.filter(desired_version=second)
+    assert {one.pk for one in noted} == {one.pk for one in moved}
+    assert stays not in noted
+
+
+def test_upgrading_goes_on_part_by_part_and_can_be_stopped(
+    admin, machine, second, fake_door, monkeypatch
+):
+    monkeypatch.setattr(upgrading_views, "LOOKED_AT", 2)
+    old = first_of(machine)
+    for slug in "abcd":
+        make_instance(machine, slug, version=old)
+    htmx = {"HX-Request": "true"}
+    form = {"to": second.public_id, "do": "start"}
+
+    first = admin.post(upgrade_url(old), form, headers=htmx).content.decode()
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\d+)"', first))
+    stopped = admin.post(upgrade_url(old), {**form, **fields, "do": "stop"}, headers=htmx)
+    noted = Instance.objects.filter(desired_version=second).count()
+    last = first
+    for _ in range(2):
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="(\d+)"', last))
+        last = admin.post(upgrade_url(old), {**form, **fields, "do": "go"}, headers=htmx)
+        last = last.content.decode()
+
+    assert 'hx-trigger="load, every 30s"' in first
+    assert 'aria-label="50 % done"' in first
+    assert noted == 2
+    assert "The rest keep v1" in stopped.content.decode()
+    assert "All asked" in last
+    assert Instance.objects.filter(desired_version=second).count() == 4
+
+
+def test_upgrading_without_a_way_leads_to_a_draft(admin, machine, second, fake_door):
+    machine.migrations.all().delete()
+    old = first_of(machine)
+    instance = make_instance(machine, version=old)
+
+    page = admin.get(upgrade_url(old)).content.decode()
+    r = admin.post(upgrade_url(old), {"to": second.public_id, "do": "start"})
+
+    assert "No migration leads there yet" in page
+    assert f"new-migration?from={old.public_id}&amp;to={second.public_id}" in page
+    assert r.status_code == 400
+    instance.refresh_from_db()
+    assert instance.desired_version is None
+
+
+def test_upgrading_the_current_version_leads_nowhere(admin, machine, second):
+    assert "This is the current version" in admin.get(upgrade_url(second)).content.decode()
+    form = {"to": second.public_id, "do": "start"}
+    assert admin.post(upgrade_url(second), form).status_code == 400
+
+
+@pytest.mark.parametrize("role", ["read", "write"])
+def test_upgrading_a_version_is_for_admins(org, machine, second, fake_door, role):
+    old = first_of(machine)
+    make_instance(machine, version=old)
+    person = signed_in(org, role)
+
+    page = person.get(upgrade_url(old)).content.decode()
+
+    assert "This needs the role admin" in page
+    assert "/sample" not in page
+    assert person.get(upgrade_url(old, f"/sample?to={second.public_id}")).status_code == 403
+    assert person.post(upgrade_url(old), {"to": second.public_id}).status_code == 403
+    assert not Instance.objects.filter(desired_version=second).exists()
+
+
+def test_sample_is_spread_over_states(machine, second, monkeypatch):
+    monkeypatch.setattr(upgrade_sample, "SAMPLE", 4)
+    old = first_of(machine)
+    for number in range(9):
+        make_instance(machine, f"many-{number}", version=old, state=state("draft"))
+    make_instance(machine, "rare", version=old, state=state("placed"))
+    make_instance(machine, "done", version=old, state=state("paid")[:-6] + "true}")
+
+    chosen = upgrade_sample.sample_of(state_counts.whereabouts(machine), old)
+
+    assert [one.slug for one in chosen] == ["many-8", "rare", "many-7", "many-6"]
+
+
+def test_sample_of_many_instances_is_found_by_their_places(machine, second, monkeypatch):
+    for module in (upgrade_sample, state_counts):
+        monkeypatch.setattr(module, "COUNTED_MAX", 1)
+    old = first_of(machine)
+    made = [make_instance(machine, slug, version=old) for slug in "abc"]
+    places.repair([one.pk for one in made])
+
+    chosen = upgrade_sample.sample_of(state_counts.whereabouts(machine), old)
+
+    assert [one.slug for one in chosen] == ["c", "b", "a"]

@@ -7,14 +7,22 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from authz.models import Membership
 from instances import places
 from instances.models import Instance
+from instances.pages import definitions
 from instances.runtime.bundle import BundleInfo
 from instances.runtime.errors import InvalidBundle as BundleRefused
 from machines import code_view, diagrams, state_counts
 from machines.flow import CannotDescribe, Direction, Graph, draw
 from machines.models import Machine, MachineVersion, VersionCode, VersionDiagram
 from machines.thumbs import lit, thumb_of
-from tests.factories import make_instance, make_machine, make_org, make_version
+from tests.factories import (
+    make_instance,
+    make_machine,
+    make_migration,
+    make_org,
+    make_version,
+)
 from tests.fake_door import fake_door
+from tests.instances.graphs import definition
 from tests.pages import HOSTILE, assert_strict, browser_of, text_of, url
 
 __all__ = ["fake_door"]
@@ -489,3 +497,206 @@ def test_only_admins_delete_machines(org, machine, fake_door):
 
     assert r.status_code == 403
     assert Machine.objects.filter(pk=machine.pk).exists()
+
+
+# --- Migrations ---------------------------------------------------------------------------------
+
+MIGRATION = (
+    "export const upgradeState = (path) => path;\nexport const upgradeContext = () => ({});\n"
+)
+
+
+@pytest.fixture
+def second(machine):
+    """The machine's current version; its first one has the instances."""
+    second = make_version(machine, "v2")
+    machine.current_version = second
+    machine.save(update_fields=["current_version"])
+    return second
+
+
+def first_of(machine):
+    return machine.versions.get(client_info="v1")
+
+
+def know_states(version, *names):
+    states = [("closed", "root", "final"), *((name, "root") for name in names)]
+    definitions.keep(version.pk, definition(states, []))
+
+
+def migrations_url(machine, path=""):
+    return url(machine.org, f"/machines/{machine.slug}/{path or 'migrations'}")
+
+
+def written(from_version, to_version, source):
+    migration = make_migration(from_version, to_version)
+    migration.code.source_gzip = gzip.compress(source.encode())
+    migration.code.save(update_fields=["source_gzip"])
+    return migration
+
+
+def add_form(machine, code=MIGRATION, **fields):
+    versions = {"from": first_of(machine).public_id, "to": machine.current_version.public_id}
+    return {**versions, "code": code, **fields}
+
+
+def test_versions_say_how_to_come_to_the_current_one(browser, machine, second):
+    third = make_version(machine, "v3")
+    make_instance(machine, version=first_of(machine))
+    path = url(machine.org, "/machines/order/versions")
+    before = text_of(assert_strict(browser.get(path)))
+    make_migration(first_of(machine), third)
+    make_migration(third, second)
+
+    after = text_of(browser.get(path).content.decode())
+
+    assert before.count("No migration to the current version yet") == 2
+    assert f"--from {third.public_id} --to {second.public_id}" in before
+    assert "Can be upgraded to current: through 2 migrations" in after
+    assert "Can be upgraded to current: through 1 migration" in after
+    assert "No migration to the current version yet" not in after
+
+
+def test_migrations_of_one_version_teach(browser, machine):
+    text = text_of(assert_strict(browser.get(migrations_url(machine))))
+
+    assert "the first one comes with the second version" in text
+
+
+def test_first_migration_is_taught_by_the_two_newest_versions(browser, machine, second):
+    make_version(machine, "v0")  # newer than both, whatever it is called
+    know_states(second, "draft", "review")
+    know_states(machine.versions.get(client_info="v0"), "draft", "checking")
+    make_instance(machine, version=second, state='{"state":"review","tags":[],"done":false}')
+
+    page = assert_strict(browser.get(migrations_url(machine)))
+
+    text = text_of(page)
+    assert "From v2 to v0" in text
+    assert "review 1 instance" in text
+    assert 'data-copy="// Upgrades instances of order from v2' in page
+    assert "upgradeContext" in text
+
+
+def test_migrations_are_listed_and_the_replaced_one_is_marked(browser, machine, second):
+    for _ in range(2):
+        make_migration(first_of(machine), second)
+
+    text = text_of(assert_strict(browser.get(migrations_url(machine))))
+
+    assert text.count("replaced by a newer one") == 1
+    assert "v1 → to v2" in text
+
+
+def test_migration_is_shown_and_downloaded(browser, machine, second):
+    migration = written(first_of(machine), second, "// </pre><script>alert(1)</script>\n")
+    path = migrations_url(machine, f"migrations/{migration.public_id}")
+
+    page = assert_strict(browser.get(path))
+    file = browser.get(f"{path}/code.js")
+
+    assert "&lt;/pre&gt;&lt;script&gt;" in page
+    assert file.content == b"// </pre><script>alert(1)</script>\n"
+    assert file["content-disposition"] == f'attachment; filename="{migration.public_id}.js"'
+    assert "sandbox" in file["content-security-policy"]
+
+
+def test_migration_of_another_machine_is_not_found(browser, org, machine, second):
+    other = make_machine(org, "other")
+    theirs = make_migration(make_version(other), make_version(other, "v2"))
+
+    for path in (f"migrations/{theirs.public_id}", f"migrations/{theirs.public_id}/code.js"):
+        assert browser.get(migrations_url(machine, path)).status_code == 404
+
+
+def test_new_migration_begins_with_the_version_that_has_most_instances(browser, machine, second):
+    make_version(machine, "v3")
+    make_instance(machine, version=first_of(machine))
+    know_states(first_of(machine), "draft", "review")
+    know_states(second, "draft")
+
+    page = assert_strict(browser.get(migrations_url(machine, "new-migration")))
+
+    assert f'<option value="{first_of(machine).public_id}" selected>v1' in page
+    assert f'<option value="{second.public_id}" selected>v2 (current)' in page
+    assert "To do: where do instances in review go?" in page
+
+
+def test_migration_is_added_by_the_form(browser, machine, second, fake_door):
+    r = browser.post(migrations_url(machine, "new-migration"), add_form(machine))
+
+    (migration,) = machine.migrations.all()
+    assert r["location"] == migrations_url(machine, f"migrations/{migration.public_id}")
+    assert (migration.from_version, migration.to_version) == (first_of(machine), second)
+    assert migration.created_by is not None
+    assert [name for name, _ in fake_door.calls] == ["check_migration"]
+    assert "upgradeState" in gzip.decompress(migration.code.source_gzip).decode()
+
+
+def test_migration_that_the_sandbox_refuses_is_shown_with_the_reason(
+    browser, machine, second, fake_door
+):
+    def refuse(source):
+        raise BundleRefused("it exports no upgradeContext")
+
+    fake_door.check = refuse
+    r = browser.post(migrations_url(machine, "new-migration"), add_form(machine, "let mine = 1"))
+
+    page = assert_strict(r, 422)
+    assert "can’t become a migration" in page
+    assert "it exports no upgradeContext" in page
+    assert "let mine = 1" in page
+    assert not machine.migrations.exists()
+
+
+def test_migration_that_can_not_be_read_is_shown_with_its_line(browser, machine, second, fake_door):
+    form = add_form(machine, "export const upgradeState = ;", file_name="m.js")
+    page = assert_strict(browser.post(migrations_url(machine, "new-migration"), form), 422)
+
+    assert 'class="l-n err"' in page
+    assert fake_door.calls == []
+
+
+def test_migration_to_the_same_version_is_refused(browser, machine, second, fake_door):
+    form = add_form(machine) | {"from": second.public_id}
+    page = assert_strict(browser.post(migrations_url(machine, "new-migration"), form), 422)
+
+    assert "Choose two different versions" in page
+    assert not machine.migrations.exists()
+
+
+def test_other_versions_get_another_draft(browser, machine, second):
+    form = add_form(machine, "lost", do="draft")
+    r = browser.post(migrations_url(machine, "new-migration"), form)
+
+    old, new = first_of(machine).public_id, second.public_id
+    assert r["location"] == f"{migrations_url(machine, 'new-migration')}?from={old}&to={new}"
+
+
+def test_migration_begins_with_the_code_of_the_one_that_it_replaces(browser, machine, second):
+    migration = written(first_of(machine), second, "// as it was")
+    path = migrations_url(machine, f"new-migration?like={migration.public_id}")
+
+    assert "// as it was</textarea>" in browser.get(path).content.decode()
+
+
+def test_reader_adds_no_migration(org, machine, second, fake_door):
+    reader = browser_of(org, "read")
+    page = assert_strict(reader.get(migrations_url(machine, "new-migration")))
+
+    r = reader.post(migrations_url(machine, "new-migration"), add_form(machine))
+
+    assert "This needs the role write" in page
+    assert r.status_code == 403
+    assert not machine.migrations.exists()
+
+
+def test_migration_between_other_machines_versions_is_not_found(
+    browser, machine, second, fake_door
+):
+    other = make_version(make_machine(machine.org, "other"))
+    form = add_form(machine) | {"from": other.public_id}
+
+    assert browser.post(migrations_url(machine, "new-migration"), form).status_code == 404
+    path = migrations_url(machine, f"new-migration?from={other.public_id}")
+    assert browser.get(path).status_code == 404

@@ -108,6 +108,8 @@ def test_part_of_a_page_sends_the_whole_page_to_sign_in(client, org):
         "/machines/order",
         "/machines/order/deploy",
         "/machines/order/versions",
+        "/machines/order/migrations",
+        "/machines/order/new-migration",
         "/machines/order/settings",
         "/machines/order/schedules",
         "/machines/order/instances",
