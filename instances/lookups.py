@@ -1,7 +1,10 @@
 """What the event path remembers between requests: verified tokens, and machines by their slug."""
 
+import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import msgspec
@@ -21,6 +24,10 @@ MACHINES_MAX = 10_000
 # How long a token is believed where another process may revoke it without our knowing.
 SHARED_CALLER_LIFETIME_S = 10.0
 MACHINE_LIFETIME_S = 10.0  # how long a machine's current version is believed without a look
+# The event loop's shared threads must not be the ones that wait for a database: the engine's
+# connections, among others, are opened there.
+THREADS = 16
+LOOK_UP_S = 4.0  # in which a request's look-up is answered, its wait for a thread included
 SEND_SCOPES = frozenset({"events.write", "instances.write"})
 
 
@@ -93,7 +100,7 @@ class Callers:
 
 
 def in_thread(look_up: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """`look_up`, which asks the database, for the loop: run in any free thread.
+    """`look_up`, which asks the database, for the loop: run in any free one of our threads.
 
     Not in Django's thread of the request: `door.run` may have been called in that, and waits.
     It raises Unavailable when the database can't be asked: nothing was done then.
@@ -108,9 +115,27 @@ def in_thread(look_up: Callable[P, T]) -> Callable[P, Awaitable[T]]:
         finally:
             close_old_connections()
 
-    return sync_to_async(with_fresh_connection, thread_sensitive=False)
+    return sync_to_async(with_fresh_connection, thread_sensitive=False, executor=_threads)
 
 
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look-up")
+
+
+def in_time(look_up: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """`look_up`, which only reads, given up after LOOK_UP_S: then it raises Unavailable."""
+
+    @functools.wraps(look_up)
+    async def within_limit(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(LOOK_UP_S):
+                return await look_up(*args, **kwargs)
+        except TimeoutError as error:
+            raise Unavailable("The database doesn't answer in time") from error
+
+    return within_limit
+
+
+@in_time
 @in_thread
 def _identify(authorization: bytes | None, org: bytes | None, act: bytes | None) -> Caller:
     return identify(_text(authorization), _text(org), _text(act), time.time())
@@ -149,12 +174,14 @@ class Machines:
         self._known.clear()
 
 
+@in_time
 @in_thread
 def _find_machine(org_id: int, slug: str) -> tuple[int, int | None] | None:
     query = Machine.objects.filter(org_id=org_id, slug=slug)
     return query.values_list("id", "current_version_id").first()
 
 
+@in_time
 @in_thread
 def find_version(machine_id: int, public_id: str) -> int:
     """The id of a version of this machine. Raises InvalidParameter."""

@@ -12,9 +12,14 @@ POSTGRES_SCHEMES = ("postgres", "postgresql")
 CONNECT_TIMEOUT_S = 3
 PREPARING_LOCK = 0x5374_6174_6542  # any number that nobody else uses
 WAIT_FOR_CONNECTION_S = 2.0
-# The pool tries less and less often to reach a server that is away, and goes on waiting when it is
-# back. When it has given up, the next request tries at once.
-RECONNECT_WITHIN_S = 1.0
+# A connection whose packets are lost ends after so long, also while it waits for an answer; a
+# server that stands still acknowledges them.
+NETWORK_LIMITS = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,  # milliseconds
+}
 
 
 class DatabaseUnusable(Exception):
@@ -104,25 +109,21 @@ def postgres_database(url: str, connections: int) -> dict[str, Any]:
     parts: dict[str, Any] = conninfo_to_dict(url)
     name = parts.pop("dbname")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "statebacked_site.pooled_postgres",
         "NAME": name,
         "USER": parts.pop("user", ""),
         "PASSWORD": parts.pop("password", ""),
         "HOST": parts.pop("host"),
         "PORT": parts.pop("port", ""),
         # What else stands in the address, such as sslmode, is passed on to libpq.
-        # Connections that the pool kept through a restart of the server lead nowhere.
-        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": CONNECT_TIMEOUT_S,
+            **NETWORK_LIMITS,
             **parts,
             "application_name": "statebacked",
+            # Django would set it on each new connection, and wait for the answer.
+            "options": f"{parts.get('options', '')} -c TimeZone=UTC".strip(),
             # Each request has a thread of its own: without a pool each would connect anew.
-            "pool": {
-                "min_size": 1,
-                "max_size": connections,
-                "timeout": WAIT_FOR_CONNECTION_S,
-                "reconnect_timeout": RECONNECT_WITHIN_S,
-            },
+            "pool": {"max_size": connections, "timeout": WAIT_FOR_CONNECTION_S},
         },
     }

@@ -14,10 +14,10 @@ from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
-from psycopg_pool import PoolTimeout
 from rest_framework import exceptions as drf
 
 from statebacked_site.identifiers import new_identifier
+from statebacked_site.pooled_postgres.pool import NoConnection
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +185,7 @@ def _may_have_committed(exc: Exception) -> bool:
     the connection; and where no connection was had, nothing can have happened.
     """
     cause = exc.__cause__
-    if not isinstance(cause, psycopg.Error) or isinstance(cause, PoolTimeout):
-        return False
-    if isinstance(cause, psycopg.OperationalError) and "connection failed" in str(cause):
+    if not isinstance(cause, psycopg.Error) or isinstance(cause, NoConnection):
         return False
     return cause.sqlstate is None or cause.sqlstate.startswith("57P")  # operator intervention
 

@@ -29,7 +29,7 @@ if os.environ.get("TESTS_DATABASE") == "postgres":
     POSTGRES = start_postgres(Path(_directory) / "postgres")
     atexit.register(POSTGRES.stop, "immediate")
     DATABASES["default"] = postgres_database(POSTGRES.url(), 4)
-    del DATABASES["default"]["OPTIONS"]["pool"]  # its threads would outlive the tests
+    del DATABASES["default"]["OPTIONS"]["pool"]  # more threads ask at once than it has connections
     DATABASES["default"]["TEST"] = {"NAME": "tests"}
 else:
     # A file, so that threads and the engine's own connections see the same database.

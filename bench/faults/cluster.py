@@ -115,8 +115,8 @@ class Node:
         log = self.log_path.read_text() if self.log_path.exists() else ""
         raise CannotStart(f"{self.name} did not start:\n{log[-3000:]}")
 
-    async def is_ready(self, session: aiohttp.ClientSession) -> bool:
-        timeout = aiohttp.ClientTimeout(total=2)
+    async def is_ready(self, session: aiohttp.ClientSession, within_s: float = 2.0) -> bool:
+        timeout = aiohttp.ClientTimeout(total=within_s)
         try:
             async with session.get(f"{self.url}/healthz", timeout=timeout) as answer:
                 return answer.status == 200

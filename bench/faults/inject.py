@@ -9,9 +9,8 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
-import aiohttp
-
 from bench.faults import database as databases
+from bench.faults.balancer import Balancer
 from bench.faults.client import Clients
 from bench.faults.cluster import Cluster, Node
 from bench.faults.effects import EffectRecorder
@@ -43,10 +42,12 @@ class Injector:
         cluster: Cluster,
         clients: Clients,
         effects: EffectRecorder,
+        balancer: Balancer[Node],
         clock: Callable[[], float],
         note: Callable[[str], None],
     ) -> None:
         self.cluster = cluster
+        self.balancer = balancer
         self.clients = clients
         self.effects = effects
         self.clock = clock
@@ -212,6 +213,8 @@ class Injector:
         kind = planned.kind
         if node is None or kind not in (*TAKES_NODE, "kill-runner"):
             return None
+        if not self.balancer.in_rotation(node):
+            return None  # a node that answers nothing leaves nothing behind
         n = self.clients.new_n("q")
         is_gated = kind in LEAVES_UNSETTLED and sum(n.encode()) % 2 == 0
         probes = self._gated if is_gated else self._probes
@@ -245,40 +248,40 @@ class Injector:
     ) -> None:
         """Send until an event is accepted: by another node, or by the one whose runners died."""
         is_runner = planned.kind == "kill-runner"
-        at = node if is_runner else await self._healthy_web(node)
+        at = node if is_runner else self._healthy_web(node)
         while self.clock() - started < RECOVERED_WITHIN_S:
             if (await self._send_probe(slug, at.number)).outcome == "ok":
                 break
             await asyncio.sleep(TRY_EVERY_S)
             if not is_runner:
-                at = await self._healthy_web(node)
+                at = self._healthy_web(node)
         what: What = "runner" if is_runner else "unsettled" if gate else "settled"
         self._recovered(what, planned, started, at)
 
     async def _measure_database(self, planned: Planned) -> None:
         """From the end of the outage: how soon some event is accepted."""
         back = self.clock()
-        at = await self._healthy_web(None)
         slug = await self._probes.get()
-        while self.clock() - back < RECOVERED_WITHIN_S:
+        while True:
+            at = self._healthy_web(None)
             if (await self._send_probe(slug, at.number)).outcome == "ok":
+                break
+            if self.clock() - back >= RECOVERED_WITHIN_S:
                 break
             await asyncio.sleep(TRY_EVERY_S)
         self._probes.put_nowait(slug)
         self._recovered("database", planned, back, at)
 
-    async def _healthy_web(self, victim: Node | None) -> Node:
-        """A web node that says it is well, as a load balancer would choose one.
+    def _healthy_web(self, victim: Node | None) -> Node:
+        """A web node that is in rotation, as a load balancer would choose one; if none is, any.
 
         Best one that nothing has happened to lately.
         """
         others = [node for node in self.cluster.webs if node is not victim]
-        async with aiohttp.ClientSession() as session:
-            answers = await asyncio.gather(*(node.is_ready(session) for node in others))
-        well = [node for node, is_ready in zip(others, answers, strict=True) if is_ready]
+        chosen = [node for node in others if self.balancer.in_rotation(node)] or others
         now = self.clock()
-        undisturbed = [node for node in well if not self._is_disturbed(node.name, now, now)]
-        return (undisturbed or well or others)[0]
+        undisturbed = [node for node in chosen if not self._is_disturbed(node.name, now, now)]
+        return (undisturbed or chosen)[0]
 
     def _recovered(self, what: What, planned: Planned, since: float, at: Node) -> None:
         now = self.clock()

@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psycopg
 
 from bench.faults import schedule
+from bench.faults.balancer import Balancer
 from bench.faults.check import Violation, check
 from bench.faults.client import Clients
 from bench.faults.cluster import CannotStart, Cluster
@@ -153,7 +155,11 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         effects = EffectRecorder(cluster.database.url, clock)
         await clients.start()
         await effects.start()
-        injector = Injector(cluster, clients, effects, clock, _note(settings.directory))
+        asking = aiohttp.ClientSession()
+        balancer = Balancer(cluster.webs, lambda node, s: node.is_ready(asking, s), clock)
+        balancing = asyncio.create_task(balancer.run())
+        note = _note(settings.directory)
+        injector = Injector(cluster, clients, effects, balancer, clock, note)
         await injector.prepare()
         load = Load(clients, effects, Scale(), settings.seed)
         await load.open_accounts()
@@ -180,9 +186,10 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         await running
         await _settle_down(cluster, load)
         await asyncio.sleep(RESYNC_S)
-        for task in (looking, *following):
+        for task in (looking, balancing, *following):
             task.cancel()
-        await asyncio.gather(looking, *following, return_exceptions=True)
+        await asyncio.gather(looking, balancing, *following, return_exceptions=True)
+        await asking.close()
         await effects.stop()
         await clients.stop()
         await cluster.stop()

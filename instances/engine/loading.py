@@ -58,21 +58,28 @@ class Loading:
 
     def _read(self, key: tuple[int, str]) -> None:
         self._outdated.discard(key)
-        self.engine.store.read(key, lambda row: self._on_row(key, row))
+        asked = set(self.waiting[key])
+        self.engine.store.read(key, lambda row: self._on_row(key, row, asked))
 
     def reload(self, key: tuple[int, str]) -> None:
         """What is being mounted may have been read before somebody changed it."""
         if key in self.waiting:
             self._outdated.add(key)
 
-    def _on_row(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
+    def _on_row(
+        self,
+        key: tuple[int, str],
+        row: InstanceRow | None | Exception,
+        asked: set[Operation],
+    ) -> None:
+        """`asked` waited when the row was asked for: only these may be refused by what it says."""
         if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
             self.engine.elsewhere.leave_to_owner(key, row, row.owner_address)
             if key not in self.waiting:
                 return
         if isinstance(row, InstanceRow) and row.status == 0:
             if is_to_upgrade(row) and key not in self.engine.activations:
-                self.engine.upgrades.begin(key, row)
+                self.engine.upgrades.begin(key, row, asked)
                 return
             self.engine.runners.acquire(
                 row.version_id, lambda process, error: self._mount_row(key, row, process, error)
@@ -87,7 +94,11 @@ class Loading:
             error = InstancePaused(f"{key[1]} is paused")
         else:
             error = InstanceNotFound(f"there is no instance {key[1]}")
-        for operation in self.waiting.pop(key):
+        waiting = self.waiting.pop(key)
+        for operation in waiting:
+            if operation not in asked and not isinstance(row, Exception):
+                self.engine.try_again(operation)
+                continue
             if isinstance(row, InstanceRow) and row.status == 1:
                 self.engine.journal.paused(row.id, row.seq, operation)
             self.engine.refuse(operation, error)

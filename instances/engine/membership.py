@@ -35,7 +35,7 @@ log = logging.getLogger("statebacked.engine")
 
 LEASE_S = 10.0
 RENEW_EVERY_S = 2.0
-TRY_AGAIN_S = 0.5
+TRY_AGAIN_S = 0.25
 MARGIN_S = 2.0
 SUSPECT_S = LEASE_S / 2
 LOOK_EVERY_S = 0.25
@@ -133,12 +133,16 @@ class Membership:
         self._host.on_joined(node_id)
 
     async def _renew(self) -> None:
+        pause_s = RENEW_EVERY_S
         while True:
-            await asyncio.sleep(RENEW_EVERY_S if self._state == "live" else TRY_AGAIN_S)
+            await asyncio.sleep(pause_s)
+            # What fails, or finds the lease gone, is soon tried again.
+            pause_s = TRY_AGAIN_S
             try:
                 if self._state == "fenced":
                     self._identity.value = None  # whatever database it is by now
                     await self._join()
+                    pause_s = RENEW_EVERY_S
                     self._host.on_live()
                     continue
                 asked_at, rows = await self._timed("renew", self.id.encode())
@@ -150,6 +154,7 @@ class Membership:
             if not rows:
                 self.fence()
                 continue
+            pause_s = RENEW_EVERY_S
             self._note((asked_at, rows))
             if self._state == "suspect":
                 self._state = "live"

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+# One round trip. A packet that got lost while the network was away is sent again only after a
+# second or two: then a new attempt is as good, and finds the network that came back.
+TCP_S = 1.0
 READ, WRITE = pq.PollingStatus.READING, pq.PollingStatus.WRITING
 
 
@@ -64,12 +67,14 @@ def finish(pg: pq.abc.PGconn, what: str, give_up: float) -> pq.abc.PGresult:
 
 def _shake_hands(pg: pq.abc.PGconn, give_up: float) -> None:
     status: int = WRITE
+    tcp_give_up = min(give_up, time.monotonic() + TCP_S)
     while pg.status != pq.ConnStatus.BAD:
         if status == pq.PollingStatus.OK:
             return
         if status == pq.PollingStatus.FAILED:
             break
-        _wait(pg.socket, status, give_up)
+        is_connecting = pg.status == pq.ConnStatus.STARTED
+        _wait(pg.socket, status, tcp_give_up if is_connecting else give_up)
         status = pg.connect_poll()
     raise CannotOpen(pg.get_error_message())
 

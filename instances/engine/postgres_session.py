@@ -13,7 +13,9 @@ import os
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import psycopg
 from psycopg import pq
@@ -26,7 +28,12 @@ CONNECT_TIMEOUT_S = 3
 STATEMENT_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_MS = 2_000
 ANSWER_TIMEOUT_S = 7.0  # beyond the server's own limit: the network or the server stands still
-RECONNECT_AFTER_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+# A server that is away costs an attempt next to nothing, and one that is back is wanted at once.
+RECONNECT_AFTER_S = (0.05, 0.1, 0.2)
+OPENING_THREADS = 8
+# After which packets that nobody acknowledges end a connection. Their sender would wait longer and
+# longer before it tries again, also when the network is back; a new connection does not.
+LOST_AFTER_MS = 3_000
 
 # A fail-over may have lost what the old server acknowledged last: it changes one of these. The
 # timeline is asked of a server that writes; one that does not write is of no use here.
@@ -131,8 +138,9 @@ class Session:
         if self._closed or loop.time() < self._retry_at:
             raise NotConnected("the database can't be reached")
         try:
-            # In a thread: looking up a host name and the handshake take time.
-            pg, identity = await asyncio.to_thread(self._open)
+            # In a thread: looking up a host name and the handshake take time. The loop's shared
+            # ones may all be waiting for something else.
+            pg, identity = await loop.run_in_executor(_opening_threads(), self._open)
         except DatabaseError:
             wait_s = RECONNECT_AFTER_S[min(self._failures, len(RECONNECT_AFTER_S) - 1)]
             self._failures += 1
@@ -238,6 +246,11 @@ class Session:
             self._answer.set_exception(ConnectionCut(reason))
 
 
+@cache
+def _opening_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="postgres-opening")
+
+
 def conninfo_for_sessions(conninfo: str) -> str:
     """`conninfo` with the limits that the engine's own connections have."""
     from psycopg.conninfo import make_conninfo
@@ -250,6 +263,7 @@ def conninfo_for_sessions(conninfo: str) -> str:
         keepalives_idle=5,
         keepalives_interval=2,
         keepalives_count=3,
+        tcp_user_timeout=LOST_AFTER_MS,
         options=(
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
             " -c synchronous_commit=on -c default_transaction_isolation=read\\ committed"

@@ -10,8 +10,8 @@ The events that have caused it wait among those that wait for the row (`loading.
 row: nothing else is kept anywhere. Whatever comes in between, they are loaded anew, and what was
 computed is void. A crash leaves either the old version or the new one, and no event is lost.
 
-U1  An event is refused for a migration that fails only if it waited already when the row was read:
-    later ones have a row of their own read, where another version may be desired.
+U1  An event is refused for a migration that fails only if it waited already when the row was asked
+    for: later ones have a row of their own read, where another version may be desired.
 U2  Nobody else mounts an instance while its upgrade is under way here.
 """
 
@@ -66,11 +66,13 @@ def is_to_upgrade(row: InstanceRow) -> bool:
 class _Attempt:
     """An upgrade under way; the reply of its step, too."""
 
-    def __init__(self, upgrades: Upgrades, key: Key, row: InstanceRow, waiting: int) -> None:
+    def __init__(
+        self, upgrades: Upgrades, key: Key, row: InstanceRow, asked: set[Operation]
+    ) -> None:
         self.upgrades = upgrades
         self.key = key
         self.row = row
-        self.waiting = waiting  # how many operations waited when the row was read
+        self.asked = asked  # what waited when the row was asked for
         self.operation: Upgrade
         self._is_done = False
 
@@ -98,9 +100,9 @@ class Upgrades:
 
     # ------------------------------------------------------------------ the way to a step
 
-    def begin(self, key: Key, row: InstanceRow) -> None:
+    def begin(self, key: Key, row: InstanceRow, asked: set[Operation]) -> None:
         """Upgrade an instance of which only the row is there, and that something waits for."""
-        attempt = _Attempt(self, key, row, len(self.engine.loading.waiting[key]))
+        attempt = _Attempt(self, key, row, asked)
         aid = self.engine.take_activation_id()
 
         def question(rid: str) -> list[str]:
@@ -241,12 +243,13 @@ class Upgrades:
             error = MigrationFailed(str(error))  # what it asks for is too much
         engine = self.engine
         waiting = engine.loading.waiting.pop(attempt.key)
-        for operation in waiting[: attempt.waiting]:
+        for operation in waiting:
+            if operation not in attempt.asked:
+                engine.try_again(operation)  # U1
+                continue
             if isinstance(error, InstancePaused):
                 engine.journal.paused(attempt.row.id, attempt.row.seq, operation)
             self._refuse(attempt, operation, error)
-        for operation in waiting[attempt.waiting :]:
-            engine.submit(operation)  # U1
 
     def _refuse(self, attempt: _Attempt, operation: Operation, error: EngineError) -> None:
         """Unless it was applied long ago: a request that is sent again gets what it got then."""
@@ -266,9 +269,8 @@ class Upgrades:
     def _anew(self, attempt: _Attempt) -> None:
         """Begin with reading the row, for all that has waited."""
         waiting = self.engine.loading.waiting.pop(attempt.key)
-        for operation in waiting[: attempt.waiting]:
-            operation.tries += 1
         for operation in waiting:
+            operation.tries += operation in attempt.asked
             self.engine.try_again(operation)
 
     def _log(self, attempt: _Attempt, message: str) -> None:

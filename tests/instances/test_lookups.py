@@ -1,10 +1,16 @@
 """What the event path remembers of tokens."""
 
+import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from authz.callers import Caller
 from instances import lookups
-from instances.lookups import Callers
+from instances.lookups import Callers, in_thread, in_time
+from statebacked_site.errors import Unavailable
 
 KEY = (b"Bearer token", None, None)
 
@@ -26,3 +32,25 @@ async def test_token_is_verified_again_soon_where_another_process_may_revoke_it(
 
     assert alone.get(KEY) is not None
     assert shared.get(KEY) is None
+
+
+async def test_look_up_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(lookups, "LOOK_UP_S", 0.1)
+    answer = threading.Event()
+    waiting = in_time(in_thread(answer.wait))
+
+    with pytest.raises(Unavailable):
+        await waiting()
+
+    answer.set()
+
+
+async def test_look_ups_leave_the_threads_of_the_loop_alone():
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    answer = threading.Event()
+    waiting = [asyncio.ensure_future(in_thread(answer.wait)()) for _ in range(4)]
+    await asyncio.sleep(0)  # all have begun
+
+    await asyncio.to_thread(answer.set)
+
+    assert all(await asyncio.gather(*waiting))

@@ -84,7 +84,7 @@ def test_postgres_is_named_by_its_address(tmp_path):
     url = "postgres://someone:secret@db.example.com:5433/site?sslmode=require"
     database = ast.literal_eval(read_settings(tmp_path, DATABASE_URL=url)["DATABASES"])["default"]
 
-    assert database["ENGINE"] == "django.db.backends.postgresql"
+    assert database["ENGINE"] == "statebacked_site.pooled_postgres"
     assert (database["HOST"], database["PORT"], database["NAME"]) == (
         "db.example.com",
         "5433",

@@ -489,3 +489,25 @@ def test_what_is_noted_of_an_event_is_bounded(site):
 
     (note,) = site.store.notes
     assert len(note.event) == NOTED_CHARS
+
+
+def test_event_that_comes_while_a_row_is_read_is_not_refused_by_what_that_says(site):
+    site.created()
+    site.engine.end((1, "a"), is_deleted=False)
+    site.row()["status"] = 1
+    answers: list[Answer] = []
+    read = site.store._instance_row
+
+    def read_and_resumed(row):
+        found = read(row)
+        if not answers:
+            site.row()["status"] = 0
+            answers.append(site.send("inc"))
+        return found
+
+    site.store._instance_row = read_and_resumed
+    early = site.send("inc")
+    site.world.run(1_000)
+
+    assert early.error.code == "invalid-state"
+    assert answers[0].n == 1

@@ -40,6 +40,22 @@ async def test_loop_goes_on_while_a_database_does_not_answer(silent_port, monkey
     assert turns > 10  # of about a hundred; with the lock held it would be one or two
 
 
+def test_network_that_takes_nothing_is_given_up_soon():
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)  # its queue is full after one: packets of others are dropped
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        url = f"host=127.0.0.1 port={listener.getsockname()[1]} user=postgres"
+        started = time.monotonic()
+
+        with pytest.raises(CannotOpen, match="in time"):
+            open_connection(url, 60 * SECONDS)
+
+    assert time.monotonic() - started < 5 * SECONDS
+
+
 def test_second_host_is_asked_when_the_first_is_silent(postgres, silent_port):
     url = (
         f"host=127.0.0.1,127.0.0.1 port={silent_port},{postgres.port} user=postgres dbname=postgres"

@@ -1,11 +1,16 @@
 """A connection to Postgres, and the three ways in which a statement can fail."""
 
 import asyncio
+import contextlib
+import threading
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from bench.faults.proxy import Proxy
 from instances.engine.postgres_session import (
     ConnectionCut,
     Identity,
@@ -71,6 +76,40 @@ async def test_server_that_is_not_there_is_certainly_not_asked(postgres):
         await session.run("divide", bigint(1))
 
 
+async def test_server_that_is_back_is_used_at_once(postgres):
+    proxy = Proxy(postgres.port)
+    await proxy.start()
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+    session = Session("test", conninfo_for_sessions(url), STATEMENTS, Identity())
+    await session.run("divide", bigint(1))
+    proxy.refuses = True
+    proxy.cut()
+    for _ in range(10):
+        await _refused(session)
+
+    proxy.heal()
+
+    healed = time.monotonic()
+    await _answered(session)
+    assert time.monotonic() - healed < 0.5
+    session.close()
+    await proxy.stop()
+
+
+async def test_connection_needs_none_of_the_threads_of_the_loop(session):
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = threading.Event()
+    waiting = loop.run_in_executor(None, busy.wait)
+
+    try:
+        async with asyncio.timeout(10):
+            assert await session.run("divide", bigint(1)) == [(b"1",)]
+    finally:
+        busy.set()
+    await waiting
+
+
 async def test_another_database_than_before_is_not_used(postgres):
     changes: list[str] = []
     identity = Identity(b"another one", on_change=lambda: changes.append("changed"))
@@ -79,6 +118,25 @@ async def test_another_database_than_before_is_not_used(postgres):
     with pytest.raises(NotConnected, match="another one"):
         await session.run("divide", bigint(1))
     assert changes == ["changed"]
+
+
+async def _refused(session: Session) -> None:
+    """Until one more attempt to connect has failed."""
+    failures = session._failures
+    while session._failures == failures:
+        with contextlib.suppress(NotConnected, ConnectionCut):
+            await session.run("divide", bigint(1))
+        await asyncio.sleep(0.01)
+
+
+async def _answered(session: Session) -> None:
+    while True:
+        try:
+            await session.run("divide", bigint(1))
+        except NotConnected:
+            await asyncio.sleep(0.01)
+        else:
+            return
 
 
 def _terminate_sleepers(url: str) -> None:

@@ -102,9 +102,9 @@ class Database:
         self.books: dict[int, Delivered] = {}  # of all deliveries that there ever were
         self.nodes: dict[str, list[Any]] = {}  # id: [address, lease until]
         # Attempts that a server wanted to be counted, and of which it knows that they were, or came
-        # too late: by delivery and process.
-        self.fails_begun: Counter[tuple[int, int]] = Counter()
-        self.fails_answered: Counter[tuple[int, int]] = Counter()
+        # too late: by delivery, process and the attempts before.
+        self.fails_begun: Counter[tuple[int, int, int]] = Counter()
+        self.fails_answered: Counter[tuple[int, int, int]] = Counter()
         self.machines = {MACHINE_NAME: MACHINE}
         self.late_from = float("inf")
         self.on_spawned: Callable[[str], None] = lambda slug: None
@@ -656,7 +656,9 @@ class Database:
             ]
             due.sort(key=_in_order if "e.due_at, e.source_seq" in text else _by_id)
             id_ = self.names.get((machine_id, slug))
-            status = _bytes(self.instances[id_].values["status"]) if id_ is not None else None
+            status = None
+            if id_ is not None and "SELECT t.status FROM instance t" in text:
+                status = _bytes(self.instances[id_].values["status"])
             rows += [(_bytes(n), *self._delivery_row(d), status) for d in due[:limit]]
         return rows
 

@@ -161,6 +161,12 @@ class Faults:
         self.life.database.is_full = True
         self._for(0.1, 2, self._make_room)
 
+    def fill_disk(self, seconds: float) -> None:
+        """For moments, while something else goes on."""
+        if not self._is_over:
+            self.life.database.is_full = True
+            self.world.call_in(seconds, self._make_room)
+
     def _make_room(self) -> None:
         self.life.database.is_full = False
 

@@ -70,7 +70,7 @@ def details(chance: random.Random, kind: str) -> Json:
 
 
 def _tell(chance: random.Random) -> Json:
-    to = [MACHINE_NAME, chance.choice("aaabbbcccd" + KID_NAMES)]
+    to = [MACHINE_NAME, chance.choice("aaaaabbbbbcccccd" + KID_NAMES)]
     if chance.random() < 0.04:
         to = [chance.choice((LATE_NAME, "unheard-of")), "l"]
     plain = {kind: weight for kind, weight in SAYS.items() if kind != "tell"}
@@ -96,7 +96,7 @@ def spawn(name: str) -> Json:
 
 
 def _spawn(chance: random.Random) -> Json:
-    event = spawn(chance.choice(("", "", "", *KID_NAMES, *KID_NAMES, "c", "d")))
+    event = spawn(chance.choice(("", "", "", "", *KID_NAMES, *KID_NAMES, "c")))
     fate = chance.random()
     event["gold"] = chance.choice((0, 0, 5))
     event["start"] = chance.choice(("", "", "greet", "greet", "deny" if fate < 0.2 else ""))

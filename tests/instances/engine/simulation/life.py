@@ -182,7 +182,7 @@ class Life:
         kinds, weights = list(EVENTS), list(EVENTS.values())
         favourite = chance.choice(kinds)  # so that seeds differ in more than order
         at = 0.0
-        for _ in range(chance.randint(25, 45)):
+        for _ in range(chance.randint(22, 40)):
             at += chance.expovariate(1) * self.seconds / 35
             slug = chance.choice(SLUGS)
             burst = chance.choice((1, 1, 1, 2, 3, 8))
@@ -209,8 +209,8 @@ class Life:
             self.world.call_in(at, self._create, letters.LATE_SLUG)
         if chance.random() < 0.15:
             self.world.call_in(chance.uniform(1, self.seconds), self._publish)
-        for _ in range(chance.choice((0, 1, 2))):
-            self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_paused)
+        for _ in range(chance.choice((0, 2, 4))):
+            self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_shaken)
         if self.deletes_kids > 0.5:
             for _ in range(3):
                 self.world.call_in(chance.uniform(0.5, self.seconds), self._compete)
@@ -270,30 +270,38 @@ class Life:
 
         self.world.call_in(chance.uniform(0, 0.01), write)
 
-    def _write_to_paused(self) -> None:
-        """An instance is paused while another one writes to it: for a while, or for moments."""
+    def _write_to_shaken(self) -> None:
+        """While one instance writes to another one, that is paused, for long or for moments, or the
+        disk is full for moments, or the other one refuses half of it."""
         chance = self.world.random
         to, sender = chance.sample(SLUGS, 2)
-        event = {"to": [MACHINE_NAME, to], "says": [{"type": "inc"}, {"type": "inc"}]}
-        for _ in range(8):
+        how = chance.choice(("long", "long", "short", "disk", "refused", "refused"))
+        first = "if-even" if how == "refused" else "inc"
+        event = {"to": [MACHINE_NAME, to], "says": [{"type": first}, {"type": "inc"}]}
+        for n in range(8):
             client = Client(self._number(), "tell", sender, event)
             self.clients.append(client)
-            self.world.call_in(chance.uniform(0, 0.1), self._say, client)
-        is_long = chance.random() < 0.5
+            self.world.call_in(n * 0.012 + chance.uniform(0, 0.01), self._say, client)
+        if how == "refused":
+            return
         at = 0.0
-        for _ in range(1 if is_long else 6):
+        for _ in range(1 if how == "long" else 6):
             at += chance.uniform(0.001, 0.02)
-            self.world.call_in(at, self._administer, "pause", to)
-            at += 0.3 if is_long else chance.uniform(0.003, 0.01)
-            self.world.call_in(at, self._administer, "resume", to)
-        self.world.call_in(at + 0.1, self._administer, "resume", to)
+            until = at + (0.3 if how == "long" else chance.uniform(0.003, 0.01))
+            if how == "disk":
+                self.world.call_in(at, self.faults.fill_disk, until - at)
+            else:
+                self.world.call_in(at, self._administer, "pause", to)
+                self.world.call_in(until, self._administer, "resume", to)
+            at = until
+        if how != "disk":
+            self.world.call_in(at + 0.1, self._administer, "resume", to)
 
     def _compete(self) -> None:
         """Several instances want children of the same name."""
         event = letters.spawn(self.world.random.choice(letters.KID_NAMES))
         for slug in SLUGS:
-            for _ in range(2):
-                self._send(Client(self._number(), "spawn", slug, event), self._some_node())
+            self._send(Client(self._number(), "spawn", slug, event), self._some_node())
 
     def _publish(self) -> None:
         """From now on there is another machine, with an instance."""

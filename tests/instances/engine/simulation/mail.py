@@ -157,9 +157,10 @@ class Mail:
         A server that has written what became of it must not have it any more.
         """
         process, _ = t.activation
-        id_, refusals = book.values["id"], self.refusals[book.values["event"]]
-        begun = max(self.database.fails_begun[id_, process], refusals[process])
-        is_unknown = begun > self.database.fails_answered[id_, process]
+        refusals = self.refusals[book.values["event"]]
+        key = book.values["id"], process, 0
+        begun = max(self.database.fails_begun[key], refusals[process])
+        is_unknown = begun > self.database.fails_answered[key]
         return bool(book.failures) or is_unknown or any(other != process for other in refusals)
 
     def _check_promptness(self) -> None:

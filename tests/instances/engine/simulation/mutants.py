@@ -372,6 +372,16 @@ def messages_read_by_id() -> Iterator[None]:
 
 
 @_mutant
+def held_messages_overtaken() -> Iterator[None]:
+    """What is sent to a paused instance is begun while what was sent before is held."""
+    text = postgres_store.READING["find_due"]
+    changed = text.replace("SELECT t.status FROM instance t", "SELECT NULL FROM instance t")
+    assert changed != text
+    with patch.dict(postgres_store.READING, {"find_due": changed}):
+        yield
+
+
+@_mutant
 def ends_of_children_not_written() -> Iterator[None]:
     add_effects = Plan._add_effects
 
@@ -404,6 +414,19 @@ def forwarded_wake_lost() -> Iterator[None]:
         leave(self, operation, address)
 
     with _method(Messages, "leave", silent):
+        yield
+
+
+@_mutant
+def wakes_read_by_ones_own_clock() -> Iterator[None]:
+    """By a clock that is behind, what another node has sent is not due yet."""
+    wake = Messages.wake
+
+    def distrustful(self: Messages, key: Any, delivery: Any = None, **options: Any) -> None:
+        options.pop("due_ms", None)
+        wake(self, key, delivery, **options)
+
+    with _method(Messages, "wake", distrustful):
         yield
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from instances.engine import clocks, core, membership, postgres_store, pump
+from instances.engine import clocks, core, elsewhere, membership, postgres_store, pump
 from instances.engine.clocks import DatabaseClock
 from instances.engine.core import Engine
 from instances.engine.forwarding import Forwarder, Signer, signing_key
@@ -34,6 +34,7 @@ PATIENCE = [
     (pump, "PUMP_EVERY_S", 0.5),
     (postgres_store, "RETRY_AFTER_MS", 2_000),
     (postgres_store, "CLAIM_MS", 6_000),
+    (postgres_store, "IDS_TAKEN_TOGETHER", 1_000),  # each start takes them
     (membership, "LOOK_EVERY_S", 0.5),
 ]
 
@@ -45,7 +46,7 @@ class SimulatedStore(PostgresStore):
     process: Process
 
     def fail(self, delivery: Delivery, error: str, done: Callable[[], None] = lambda: None) -> None:
-        self.database.fails_begun[delivery.id, self.process.number] += 1
+        self.database.fails_begun[delivery.id, self.process.number, delivery.attempts] += 1
         super().fail(delivery, error, done)
 
 
@@ -178,6 +179,8 @@ def simulated(world: World) -> Iterator[None]:
 
         for target, name, value in PATIENCE:
             put(target, name, value)
+        if world.seed % 4 < 2:  # else instances would seldom move to and fro
+            put(elsewhere, "HOME_MS", 20)
         # A plan comes to the database as it is, and parameters as Python's own.
         put(postgres_store, "_parameters", _parameters)
         for name in ("bigint", "bigints", "texts"):

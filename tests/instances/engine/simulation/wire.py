@@ -85,7 +85,7 @@ class SimulatedSession:
         try:
             rows = await answer
             if statement in ("fail", "bury"):
-                link.database.fails_answered[parameters[0], process.number] += 1
+                link.database.fails_answered[parameters[0], process.number, parameters[1]] += 1
             return rows
         except asyncio.CancelledError:
             self.lose()
