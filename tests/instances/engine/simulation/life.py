@@ -117,7 +117,7 @@ class Life:
         self.seconds = chance.uniform(6, 12)  # during which there are clients and faults
         count = chance.choice((1, 1, 2, 2, 2, 3))
         # As on SQLite, where nobody else writes: what is refused is not confirmed.
-        self.is_alone = count == 1 and chance.random() < 0.5
+        self.is_alone = count == 1 and chance.random() < 0.7
         # Mostly shorter than a lease, so that a run is short.
         self.settle_limit_ms = chance.choice((3_000, 3_000, 3_000, 3_000, 20_000))
         self.addresses = [f"http://node-{n}" for n in range(count)]
