@@ -39,7 +39,7 @@ class Faults:
             kinds += [self._stall_link, self._lose_link]
         if len(self.life.addresses) > 1:
             kinds += [self._part, self._lose_messages, self._delay_messages]
-            kinds += [self._pause_past_lease, self._kill]
+            kinds += [self._pause_past_lease, self._pause_past_lease, self._kill]
         for _ in range(chance.choice((0, 2, 3, 4, 6, 9))):
             self.world.call_in(chance.uniform(0, seconds), self._happen, chance.choice(kinds))
         if chance.random() < 0.2 and not self.life.is_alone:

@@ -117,7 +117,7 @@ class Life:
         self.seconds = chance.uniform(6, 12)  # during which there are clients and faults
         count = chance.choice((1, 1, 2, 2, 2, 3))
         # As on SQLite, where nobody else writes: what is refused is not confirmed.
-        self.is_alone = count == 1 and chance.random() < 0.5
+        self.is_alone = count == 1 and chance.random() < 0.7
         # Mostly shorter than a lease, so that a run is short.
         self.settle_limit_ms = chance.choice((3_000, 3_000, 3_000, 3_000, 20_000))
         self.addresses = [f"http://node-{n}" for n in range(count)]
@@ -209,8 +209,10 @@ class Life:
             self.world.call_in(at, self._create, letters.LATE_SLUG)
         if chance.random() < 0.15:
             self.world.call_in(chance.uniform(1, self.seconds), self._publish)
-        for _ in range(chance.choice((0, 2, 4))):
+        for _ in range(chance.choice((0, 2, 6))):
             self.world.call_in(chance.uniform(0.5, self.seconds), self._write_to_shaken)
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            self.world.call_in(chance.uniform(0.5, self.seconds), self._wind_up)
         if self.deletes_kids > 0.5:
             for _ in range(3):
                 self.world.call_in(chance.uniform(0.5, self.seconds), self._compete)
@@ -275,7 +277,7 @@ class Life:
         disk is full for moments, or the other one refuses half of it."""
         chance = self.world.random
         to, sender = chance.sample(SLUGS, 2)
-        how = chance.choice(("long", "long", "short", "disk", "refused", "refused"))
+        how = chance.choice(("long", "long", "short", "short", "disk", "refused", "refused"))
         first = "if-even" if how == "refused" else "inc"
         event = {"to": [MACHINE_NAME, to], "says": [{"type": first}, {"type": "inc"}]}
         for n in range(8):
@@ -296,6 +298,18 @@ class Life:
             at = until
         if how != "disk":
             self.world.call_in(at + 0.1, self._administer, "resume", to)
+
+    def _wind_up(self) -> None:
+        """Timers of one name are set by way of several servers, and one of them is cancelled."""
+        chance = self.world.random
+        slug, timer = chance.choice(SLUGS), chance.choice(letters.SHARED_IDS)
+        at = 0.0
+        for kind in ("after", "after", "after", "cancel"):
+            event = {"timer": timer, "ms": 1_500, "then": "inc"}
+            client = Client(self._number(), kind, slug, event)
+            self.clients.append(client)
+            at += chance.uniform(0, 0.2)
+            self.world.call_in(at, self._say, client)
 
     def _compete(self) -> None:
         """Several instances want children of the same name."""
