@@ -21,6 +21,7 @@ from bench.faults.history import (
     LOST_SERVICE,
     SERVICE,
     TIMER,
+    UPGRADE,
     Evidence,
     Operation,
     Transition,
@@ -29,9 +30,11 @@ from bench.faults.history import (
 CONTEXT_BYTES_MAX = 400_000
 OVERDUE_MS_MAX = 60_000
 EARLY_MS_MAX = 50  # by which the clocks of two nodes may differ when one sets and one fires
+UNHEARD_S = 30.0  # longer than a stalled connection lasts
 KEPT = ("append", "enter", "open", "close", "climb", "rung", "pay")  # events that the context keeps
 NEVER_APPLIED = ("boom", "forbid")
 REFUSALS = {"boom": (500, "machine-error"), "forbid": (403, "rejected-by-machine-authorizer")}
+IDLE = {"subject.ts": "idle", "subject-2.ts": "resting"}  # by version: its state without a service
 EXPECTED_ANSWERS = {
     (429, "too-many-events"),
     (503, "unavailable"),
@@ -411,9 +414,64 @@ def _lost_services(facts: Facts) -> Iterator[str]:
                 continue
             lost = len(before.children)
             first = [history.get(before.seq + n) for n in range(1, lost + 1)]
-            wrong = [t for t in first if t is not None and t.kind in (*FROM_OUTSIDE, SERVICE)]
+            wrong = [
+                t for t in first if t is not None and t.kind in (*FROM_OUTSIDE, SERVICE, UPGRADE)
+            ]
             if wrong:
                 yield f"{slugs[instance_id]}: {wrong[0].event['type']} at {wrong[0].seq}"
+
+
+# ---------------------------------------------------------------------- upgrades
+
+
+@_check("I10 a step under another version than its instance's")
+def _versions(facts: Facts) -> Iterator[str]:
+    """Each version has a name of its own for the state in which nothing runs."""
+    for slug, history in facts.histories.items():
+        for before, after in pairwise(history):
+            if (before.version != after.version) != (after.kind == UPGRADE):
+                yield f"{slug}: {after.event['type']} at {after.seq} on {after.version}"
+        for t in history:
+            if t.state != "paying" and IDLE.get(t.version, t.state) != t.state:
+                yield f"{slug}: {t.state} at {t.seq} on {t.version}"
+
+
+@_check("I10 upgrade while services ran")
+def _upgrades_settled(facts: Facts) -> Iterator[str]:
+    for slug, history in facts.histories.items():
+        for before, after in pairwise(history):
+            if after.kind == UPGRADE and before.state == "paying":
+                yield f"{slug}: at {after.seq}"
+
+
+def _may_work_until(operation: Operation) -> float:
+    """A request of which nobody has heard may be carried out a while later."""
+    return operation.ended + (UNHEARD_S if operation.outcome == "unknown" else 0)
+
+
+@_check("upgrade was forgotten")
+def _upgrades_kept(facts: Facts) -> Iterator[str]:
+    """An event that came after a desired version was acknowledged is processed on that version.
+
+    Where no service can have been running meanwhile, and until the next wish was sent.
+    """
+    for slug, operations in facts.operations_of.items():
+        if slug.startswith(("service-", "probe-")):
+            continue
+        wishes = sorted(
+            (o for o in operations if o.kind == "upgrade"), key=lambda operation: operation.started
+        )
+        for n, wish in enumerate(wishes):
+            earlier = [other for other in wishes[:n] if _may_work_until(other) > wish.started]
+            if wish.outcome != "ok" or earlier:
+                continue
+            until = min((o.started for o in wishes[n + 1 :]), default=float("inf"))
+            for operation in operations:
+                for t in facts.applied.get(operation.n, []):
+                    sent = facts.sent[operation.n]
+                    is_meanwhile = wish.ended < sent.started and operation.ended < until
+                    if operation.outcome == "ok" and is_meanwhile and t.version != wish.value:
+                        yield f"{slug}: {operation.n} at {t.seq} on {t.version}, not {wish.value}"
 
 
 # ---------------------------------------------------------------------- effects

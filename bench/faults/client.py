@@ -142,6 +142,20 @@ class Clients:
             attempt += 1
             await asyncio.sleep(0.2)
 
+    async def upgrade(self, workload: str, slug: str, version: str, version_id: str) -> Operation:
+        """Set the desired version; tried until it is certain."""
+        path = f"/machines/{_machine(slug)}/i/{slug}/v"
+        body = {"targetMachineVersionId": version_id}
+        attempt = 0
+        while True:
+            operation = Operation("", workload, slug, "upgrade", 0, 0, 0, "unknown", value=version)
+            at = self._pick(slug, attempt)
+            await self._request("PUT", path, body, {}, operation, at, TIMEOUT_S)
+            if operation.outcome == "ok":
+                return operation
+            attempt += 1
+            await asyncio.sleep(0.2)
+
     # ------------------------------------------------------------------
 
     def _pick(self, slug: str, attempt: int) -> int:
@@ -175,7 +189,7 @@ class Clients:
             async with self._session.request(
                 method, url, json=body, headers=headers, timeout=timeout
             ) as answer:
-                content = await answer.json() if answer.status != 204 else None
+                content = await answer.json() if await answer.read() else None
                 operation.status = answer.status
                 operation.replayed = "idempotent-replayed" in answer.headers
         except aiohttp.ClientConnectorError:

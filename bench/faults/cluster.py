@@ -9,8 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import aiohttp
 
@@ -29,6 +30,20 @@ START_AGAIN_S = 0.3
 LOOK_EVERY_S = 0.05
 
 Role = Literal["web", "worker"]
+
+
+class Deployed(NamedTuple):
+    """A version of a machine; its file's name is what it is known by."""
+
+    machine: str
+    source: Path
+
+
+class Migration(NamedTuple):
+    machine: str
+    from_name: str
+    to_name: str
+    source: Path
 
 
 class CannotStart(Exception):
@@ -187,6 +202,7 @@ class Cluster:
         self.workers = [Node("worker", n, directory) for n in range(workers)]
         self.access_token = ""
         self.org_id = ""
+        self.versions: dict[str, str] = {}  # ids of what was deployed, by the file's name
 
     @property
     def nodes(self) -> list[Node]:
@@ -199,8 +215,11 @@ class Cluster:
             "x-statebacked-org-id": self.org_id,
         }
 
-    async def start(self, machines: dict[str, Path]) -> None:
-        """Everything runs, and the machines are deployed. Raises CannotStart."""
+    async def start(self, versions: Sequence[Deployed], migrations: Sequence[Migration]) -> None:
+        """Everything runs, and these are deployed: the last version of a machine is current.
+
+        Raises CannotStart.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self.database.start)
         self.redis.start()
@@ -214,7 +233,7 @@ class Cluster:
             await first.wait_until_ready(session)
             for node in others:
                 node.start()
-            await asyncio.to_thread(self._deploy, first, machines)
+            await asyncio.to_thread(self._deploy, first, versions, migrations)
             await asyncio.to_thread(self.database.watch)
             for node in others:
                 await node.wait_until_ready(session)
@@ -244,7 +263,9 @@ class Cluster:
             node.postgres.heal()
             node.redis.heal()
 
-    def _deploy(self, node: Node, machines: dict[str, Path]) -> None:
+    def _deploy(
+        self, node: Node, versions: Sequence[Deployed], migrations: Sequence[Migration]
+    ) -> None:
         result = subprocess.run(
             [sys.executable, str(PROJECT_ROOT / "manage.py"), "access_token", "--json"],
             env=node.environment(),
@@ -255,6 +276,12 @@ class Cluster:
         access = json.loads(result.stdout)
         self.access_token, self.org_id = access["accessToken"], access["orgId"]
         client = SiteClient(node.api_url, self.access_token, self.org_id)
-        for machine, source in machines.items():
+        for machine, source in versions:
             client.create_machine(machine)
-            client.publish_version(machine, bundling.bundle(source), client_info=source.name)
+            code = bundling.bundle(source)
+            self.versions[source.name] = client.publish_version(
+                machine, code, client_info=source.name
+            )
+        for machine, from_name, to_name, source in migrations:
+            from_id, to_id = self.versions[from_name], self.versions[to_name]
+            client.publish_migration(machine, bundling.bundle(source), from_id, to_id)

@@ -11,8 +11,9 @@ from bench.faults.history import DeliveryRow, Evidence, Instance, Ownership, Tra
 
 TRANSITIONS = """SELECT t.instance_id, i.slug, t.seq, t.kind, t.event,
  (t.state::json -> 'state')::text, t.ts, t.created_at, t.request_key, t.caused_by,
- t.xmin::text::bigint, t.effects
- FROM transition t JOIN instance i ON i.id = t.instance_id ORDER BY t.instance_id, t.seq"""
+ t.xmin::text::bigint, t.effects, v.client_info
+ FROM transition t JOIN instance i ON i.id = t.instance_id
+ JOIN machines_machineversion v ON v.id = t.version_id ORDER BY t.instance_id, t.seq"""
 INSTANCES = """SELECT i.id, i.slug, i.seq, i.ts, i.status, json_array_length(i.children::json),
  i.context, octet_length(i.context), m.org_id = i.org_id
  FROM instance i JOIN machines_machine m ON m.id = i.machine_id"""
@@ -39,7 +40,8 @@ def collect(database: Database, evidence: Evidence) -> None:
 
 
 def _transition(row: tuple[Any, ...]) -> Transition:
-    instance_id, slug, seq, kind, event, state, ts, created_at, key, caused_by, xid, effects = row
+    *known, xid, effects, version = row
+    instance_id, slug, seq, kind, event, state, ts, created_at, key, caused_by = known
     cancels = sum(each["t"] == "cancel" for each in json.loads(effects)) if effects else 0
     return Transition(
         instance_id,
@@ -54,6 +56,7 @@ def _transition(row: tuple[Any, ...]) -> Transition:
         caused_by,
         xid,
         cancels,
+        version,
     )
 
 

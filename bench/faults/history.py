@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-INIT, CLIENT, TIMER, MESSAGE, SERVICE, LOST_SERVICE = range(6)  # values of Transition.kind
+INIT, CLIENT, TIMER, MESSAGE, SERVICE, LOST_SERVICE, UPGRADE = range(7)  # of Transition.kind
 FROM_OUTSIDE = (CLIENT, TIMER, MESSAGE)
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Operation:
     n: str  # what the event carries; empty for reads
     workload: str
     slug: str
-    kind: str  # the event's type, or read, create, pause, resume
+    kind: str  # the event's type, or read, create, pause, resume, upgrade
     node: int  # that it was sent to
     started: float
     ended: float
@@ -36,7 +36,7 @@ class Operation:
     request_key: bool = False
     replayed: bool = False
     ts: int = 0  # of the state that the answer shows
-    value: str = ""  # of a register, as the answer shows it
+    value: str = ""  # of a register, as the answer shows it; of an upgrade, the version
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Transition:
     caused_by: int | None  # id of the delivery that it consumed
     xid: int  # of the database's transaction that wrote it
     cancels: int  # how many timers it takes back
+    version: str  # that computed it; of an upgrade, the new one
 
     @property
     def n(self) -> str:

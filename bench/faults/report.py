@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.faults.check import CHECKS, Violation
-from bench.faults.history import TIMER, Evidence, Recovery
+from bench.faults.history import TIMER, UPGRADE, Evidence, Recovery
 
 RECOVERY_S_MAX = {"settled": 1.0, "unsettled": 12.0, "runner": 1.0}
 RECOVERY_NAMES = {
@@ -72,6 +72,8 @@ def _lines(run: Run, evidence: Evidence, violations: list[Violation]) -> Iterato
     yield _row("  answered as wanted", f"{ok_share(evidence):.1%}")
     yield _row("  refused / unknown", f"{outcomes['refused']:,} / {outcomes['unknown']:,}")
     yield _row("transitions", f"{len(evidence.transitions):,}")
+    upgrades = sum(transition.kind == UPGRADE for transition in evidence.transitions)
+    yield _row("  upgrades to another version", f"{upgrades:,}")
     created = sum(row.fate == "created" for row in evidence.deliveries)
     yield _row("deliveries created", f"{created:,}")
     yield _row("  left / dead", f"{len(evidence.pending):,} / {len(evidence.dead):,}")

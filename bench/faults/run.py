@@ -25,7 +25,7 @@ from bench.faults import schedule
 from bench.faults.balancer import Balancer
 from bench.faults.check import Violation, check
 from bench.faults.client import Clients
-from bench.faults.cluster import CannotStart, Cluster
+from bench.faults.cluster import CannotStart, Cluster, Deployed, Migration
 from bench.faults.collect import collect
 from bench.faults.effects import EffectRecorder
 from bench.faults.history import Evidence
@@ -37,6 +37,15 @@ from bench.site import PROJECT_ROOT
 from tests.servers import ServerFailed
 
 MACHINES = Path(__file__).with_name("machines")
+SUBJECTS = ("subject-2.ts", "subject.ts")  # two versions between which instances are moved
+VERSIONS = [
+    *(Deployed("subject", MACHINES / name) for name in SUBJECTS),
+    Deployed("bank", MACHINES / "bank.ts"),
+]
+MIGRATIONS = [
+    Migration("subject", "subject.ts", "subject-2.ts", MACHINES / "subject-to-2.ts"),
+    Migration("subject", "subject-2.ts", "subject.ts", MACHINES / "subject-to-1.ts"),
+]
 EVERY_S = 2.3  # between two faults, on average
 QUIET_WITHIN_S = 120.0  # all deliveries are done, so long after the last fault at most
 LOOK_EVERY_S = 1.0
@@ -139,13 +148,12 @@ async def _until_terminated(settings: Settings) -> tuple[Run, Evidence]:
 
 async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
     """Run everything; raises CannotStart. No process is left behind."""
-    machines = {name: MACHINES / f"{name}.ts" for name in ("subject", "bank")}
     duration_s = settings.minutes * 60
     cluster = Cluster(settings.directory / "site", settings.webs, settings.workers)
     evidence = Evidence()
     try:
         print(f"Starting, seed {settings.seed}…", file=sys.stderr, flush=True)
-        await cluster.start(machines)
+        await cluster.start(VERSIONS, MIGRATIONS)
         start = time.monotonic()
 
         def clock() -> float:
@@ -161,7 +169,8 @@ async def run_faults(settings: Settings) -> tuple[Run, Evidence]:
         note = _note(settings.directory)
         injector = Injector(cluster, clients, effects, balancer, clock, note)
         await injector.prepare()
-        load = Load(clients, effects, Scale(), settings.seed)
+        subjects = {name: id_ for name, id_ in cluster.versions.items() if name in SUBJECTS}
+        load = Load(clients, effects, Scale(), settings.seed, subjects)
         await load.open_accounts()
         plan = schedule.plan(
             settings.seed,

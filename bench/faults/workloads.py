@@ -31,6 +31,7 @@ class Scale:
     paused: int = 1  # instances; with two sessions each, and one that pauses them
     accounts: int = 8  # of the bank
     tellers: int = 3  # sessions
+    upgraders: int = 2  # sessions that move instances of the others from version to version
 
 
 class Slot:
@@ -63,8 +64,16 @@ class Slot:
 class Load:
     """All sessions; `run` goes on until it is cancelled or `stop` was called."""
 
-    def __init__(self, clients: Clients, effects: EffectRecorder, scale: Scale, seed: int) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        effects: EffectRecorder,
+        scale: Scale,
+        seed: int,
+        versions: dict[str, str],
+    ) -> None:
         self.clients = clients
+        self.versions = versions  # ids of the versions between which instances are moved, by name
         self.effects = effects
         self.scale = scale
         self.random = random.Random(seed)
@@ -120,6 +129,10 @@ class Load:
             *(self._append(slot) for slot in paused for _ in range(2)),
             *(self._pause(slot) for slot in (*paused, *ladders[:1])),
             *(self._transfer() for _ in range(scale.tellers)),
+            *(
+                self._upgrade([*registers, *lists, *gates, *tills, *ladders, *paused])
+                for _ in range(scale.upgraders)
+            ),
         ]
 
     async def _again(self, pause_s: float = PAUSE_S) -> bool:
@@ -223,6 +236,16 @@ class Load:
             await self.clients.set_status(slot.workload, slug, "paused")
             await asyncio.sleep(0.3 + self.random.random())
             await self.clients.set_status(slot.workload, slug, "running")
+
+    async def _upgrade(self, slots: list[Slot]) -> None:
+        """Instances go from version to version and back while events come."""
+        while await self._again(0.5):
+            slot = self.random.choice(slots)
+            if slot.slug:
+                version = self.random.choice(list(self.versions))
+                await self.clients.upgrade(
+                    slot.workload, slot.slug, version, self.versions[version]
+                )
 
     async def _transfer(self) -> None:
         """Money goes from one instance to another by a message."""

@@ -14,6 +14,7 @@ from bench.faults.history import (
     MESSAGE,
     SERVICE,
     TIMER,
+    UPGRADE,
     DeliveryRow,
     Effect,
     Evidence,
@@ -42,9 +43,19 @@ class Story:
         self.evidence.instances.append(instance)
         self.asks(slug, "create", "")
 
-    def sends(self, slug: str, kind: str, n: str, *, state: str = "idle", **event: Any) -> None:
+    def sends(
+        self,
+        slug: str,
+        kind: str,
+        n: str,
+        *,
+        state: str = "idle",
+        version: str = "subject.ts",
+        **event: Any,
+    ) -> None:
         """A client's event that is applied and acknowledged."""
-        transition = self._transition(slug, CLIENT, {"type": kind, "n": n, **event}, state)
+        event = {"type": kind, "n": n, **event}
+        transition = self._transition(slug, CLIENT, event, state, version=version)
         self.asks(slug, kind, n, ts=transition.ts)
 
     def gets(self, slug: str, kind: int, event: dict[str, Any], **options: Any) -> Transition:
@@ -80,6 +91,7 @@ class Story:
         state: str = "idle",
         caused_by: int | None = None,
         created_at: int | None = None,
+        version: str = "subject.ts",
     ) -> Transition:
         before = [t for t in self.evidence.transitions if t.slug == slug]
         self._xid += 1
@@ -97,6 +109,7 @@ class Story:
             caused_by,
             self._xid,
             0,
+            version,
         )
         self.evidence.transitions.append(transition)
         return transition
@@ -144,6 +157,14 @@ def story() -> Story:
         Ownership(3, 4, "one", ("pay",)),
         Ownership(3, 5, "two", SETTLED),
     ]
+
+    second: dict[str, Any] = {"state": "resting", "version": "subject-2.ts"}
+    story.creates("append-1")
+    story.sends("append-1", "append", "u1")
+    story.asks("append-1", "upgrade", "", value="subject-2.ts")
+    story.gets("append-1", UPGRADE, {"type": "statebacked.upgrade"}, **second)
+    story.sends("append-1", "append", "u2", **second)
+    story.shows("append-1", ids=["u1", "u2"])
 
     story.creates("ladder-0")
     climb: dict[str, Any] = {"ladder": "c1", "rungs": 1, "delayMs": 100}
@@ -285,6 +306,23 @@ def _owner_ignores_lost_services(evidence: Evidence) -> None:
     evidence.transitions[at] = replace(service, kind=CLIENT, event=event)
 
 
+def _upgrade_while_paying(evidence: Evidence) -> None:
+    at = next(n for n, t in enumerate(evidence.transitions) if t.kind == UPGRADE)
+    before = evidence.transitions[at - 1]
+    evidence.transitions[at - 1] = replace(before, state="paying")
+
+
+def _forget_upgrade(evidence: Evidence) -> None:
+    """As if there had been none: the first version goes on."""
+    gone = next(t for t in evidence.transitions if t.kind == UPGRADE)
+    evidence.transitions = [
+        replace(t, seq=t.seq - 1, version="subject.ts", state="idle") if t.n == "u2" else t
+        for t in evidence.transitions
+        if t is not gone
+    ]
+    _replace_instance(evidence, gone.slug, lambda i: replace(i, seq=i.seq - 1))
+
+
 def _add_effect(**values: Any) -> Corrupt:
     effect = Effect("a1", "append-0", "action", 6, 6, "before")
     return lambda evidence: evidence.effects.append(replace(effect, **values))
@@ -325,6 +363,16 @@ CORRUPTIONS: list[tuple[str, Corrupt]] = [
         lambda e: _replace_instance(e, "service-0", lambda i: replace(i, children=1)),
     ),
     ("I6 event before the error of a lost service", _owner_ignores_lost_services),
+    (
+        "I10 a step under another version than its instance's",
+        _change_transition("u2", version="subject.ts", state="idle"),
+    ),
+    (
+        "I10 a step under another version than its instance's",
+        _change_transition("u2", state="idle"),
+    ),
+    ("I10 upgrade while services ran", _upgrade_while_paying),
+    ("upgrade was forgotten", _forget_upgrade),
     ("I4 effect without a transition, or before its commit", _add_effect(n="a2")),
     ("I4 effect without a transition, or before its commit", _effect_before_commit),
     ("I4 effect seen twice", _add_effect()),
