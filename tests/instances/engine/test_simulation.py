@@ -40,9 +40,11 @@ def test_seed_repeats_its_life_exactly():
 def test_clients_get_most_of_what_they_ask_for():
     lives = [live(seed) for seed in range(40)]
     requests = [r for life in lives for client in life.clients for r in client.requests]
+    # Of what there is no instance for, or what that refuses, nobody could get more.
+    requests = [r for r in requests if r.outcome != "error" or r.error.status >= 500]
     applied = [r for r in requests if r.outcome == "ok"]
     unavailable = [r for r in requests if r.outcome == "error" and r.error.status in (503, 504)]
-    assert len(applied) >= 0.6 * len(requests)
+    assert len(applied) >= 0.7 * len(requests)
     assert unavailable  # else nothing went wrong
 
 
