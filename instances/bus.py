@@ -74,9 +74,12 @@ class Bus:
                     await self._publish()
             except (RedisError, OSError, TimeoutError):
                 pass  # it would have been worth nothing but speed
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:
+            # A library that turns an end into a time-out of its own has to be told again.
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=TRY_AGAIN_S)
         await self._client.aclose()
 
     def tell_all(self, message: Message) -> None:

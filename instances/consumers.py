@@ -34,6 +34,9 @@ SUBSCRIPTIONS_MAX = 1_000
 REQUESTS_AT_ONCE = 256
 REQUEST_ID_LENGTH_MAX = 128
 
+# What sending raises when the connection was closed meanwhile.
+CLOSED = (RuntimeError, OSError)
+
 CLOSE_GOING_AWAY = 1001
 CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_TOO_LARGE = 1009
@@ -252,7 +255,7 @@ class RealtimeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             reply |= {"type": "reply", "state": msgspec.Raw(content)}
         else:
             reply |= {"type": "error", **msgspec.json.decode(content)}
-        with contextlib.suppress(RuntimeError):  # the connection was closed meanwhile
+        with contextlib.suppress(*CLOSED):
             await self._send_json(reply)
 
     # ------------------------------------------------------------------ messages out
@@ -264,7 +267,7 @@ class RealtimeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _send_waiting(self) -> None:
         """Send the newest text of each subscription, as fast as the client reads."""
-        with contextlib.suppress(RuntimeError):  # the connection was closed meanwhile
+        with contextlib.suppress(*CLOSED):
             while self._waiting:
                 subscription = next(iter(self._waiting))
                 await self.send(text_data=self._waiting.pop(subscription))

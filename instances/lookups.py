@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import Error, InterfaceError, OperationalError, close_old_connections
 
 from authz.callers import Caller, identify
 from authz.errors import MissingOrg
@@ -97,6 +97,10 @@ class Callers:
     def clear(self) -> None:
         self._generation += 1
         self._known.clear()
+
+
+# What a function of `in_thread` raises where the database is at fault: background work goes on.
+DATABASE_TROUBLE = (Unavailable, Error)
 
 
 def in_thread(look_up: Callable[P, T]) -> Callable[P, Awaitable[T]]:

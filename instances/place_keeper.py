@@ -13,10 +13,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from django.db import Error
-
 from instances import places
-from instances.lookups import in_thread
+from instances.lookups import DATABASE_TROUBLE, in_thread
 
 if TYPE_CHECKING:
     from instances.engine.operations import Operation, Outcome
@@ -60,7 +58,7 @@ class PlaceKeeper:
         try:
             await self._pay()
             await _end(self.id)
-        except Error as error:
+        except DATABASE_TROUBLE as error:
             log.warning("counts of instances will be put right later: %s", error)
 
     def note(self, outcomes: Iterable[tuple[Operation, Outcome]]) -> None:
@@ -82,7 +80,7 @@ class PlaceKeeper:
             started = time.monotonic()
             try:
                 await self._pay()
-            except Error as error:
+            except DATABASE_TROUBLE as error:
                 log.warning("counts of instances stay behind: %s", error)
             took_s = time.monotonic() - started
             await asyncio.sleep(max(EVERY_S, took_s / BUSY_SHARE_MAX))
@@ -105,7 +103,7 @@ class PlaceKeeper:
                 if lost:
                     await self._sweep()
                     await _swept(lost)
-            except Error as error:
+            except DATABASE_TROUBLE as error:
                 log.warning("counts of instances are put right later: %s", error)
             await asyncio.sleep(LOOK_FOR_LOST_EVERY_S)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from django.db import OperationalError
 
 from instances import housekeeping
 from instances.engine.clocks import DatabaseClock, LoopClock
@@ -24,7 +22,7 @@ from instances.engine.pump import Pump
 from instances.engine.sqlite_store import SqliteStore
 from instances.engine.store import Store
 from instances.engine.timers import Timers
-from instances.lookups import callers
+from instances.lookups import DATABASE_TROUBLE, callers
 from instances.place_keeper import PlaceKeeper
 from instances.realtime import Realtime
 from instances.resync import Resync
@@ -42,6 +40,7 @@ FLUSH_LOGS_EVERY_S = 0.5
 FORWARDING_MARGIN_S = 15.0  # beyond the settle limit, until another node's answer is given up
 TAKE_AGAIN_S = 0.02  # while there is no room for more deliveries
 DRAIN_S = 25.0  # how long unsettled instances may go on when the server stops
+STOP_PART_S = 10.0  # how long each part of stopping may take after that
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,10 @@ class EngineNode:
             await asyncio.sleep(0.02)
         self.engine.close_all()
         if self.fan_out is not None:
-            await self.fan_out.stop()
+            await _in_time("news for other processes", self.fan_out.stop())
         self._flusher.cancel()
         self.engine.journal.flush()
-        await self.pool.stop()
+        await _in_time("runners", self.pool.stop())
         await self._close_store()
 
     async def _open_store(self) -> None:
@@ -179,18 +178,18 @@ class EngineNode:
     async def _close_store(self) -> None:
         if isinstance(self.settings.database, Path):
             await asyncio.to_thread(self.sqlite.stop)
-            await self.places.stop()
+            await _in_time("counts of instances", self.places.stop())
             self.lock.release()
         else:
             assert self.forwarder is not None
             assert self.resync is not None
             self.resync.stop()
-            await self.forwarder.stop()
-            await self.postgres.stop()
-            await self.places.stop()
-            await self.membership.stop()
+            await _in_time("events at other nodes", self.forwarder.stop())
+            await _in_time("the store", self.postgres.stop())
+            await _in_time("counts of instances", self.places.stop())
+            await _in_time("the lease", self.membership.stop())
             if self.dispatcher is not None:
-                await asyncio.to_thread(self.broker.stop)
+                await _in_time("the broker", asyncio.to_thread(self.broker.stop))
 
     # ------------------------------------------------------------------ among other nodes
 
@@ -294,7 +293,7 @@ class EngineNode:
                 await housekeeping.keep_house_in_thread(
                     self.clock.now_ms(), self.settings.log_retention_ms
                 )
-            except OperationalError as error:
+            except DATABASE_TROUBLE as error:
                 log.warning("housekeeping is left for the next time: %s", error)
 
     async def call(self, start: Callable[[asyncio.Future[Any]], None]) -> Any:
@@ -302,3 +301,14 @@ class EngineNode:
         future = self.loop.create_future()
         start(future)
         return await future
+
+
+async def _in_time(what: str, work: Coroutine[Any, Any, None]) -> None:
+    """Do a part of stopping; one that does not end must not keep the others from theirs."""
+    task = asyncio.create_task(work)
+    await asyncio.wait({task}, timeout=STOP_PART_S)
+    if not task.done():
+        log.error("stopping takes too long: %s", what)
+        task.cancel()
+    elif (error := task.exception()) is not None:
+        log.error("stopping failed: %s", what, exc_info=error)

@@ -10,12 +10,10 @@ import logging
 from datetime import UTC, datetime
 from typing import Protocol
 
-from django.db import Error as DatabaseError
-
 from authz.callers import SCHEDULE_CLAIM
 from instances.engine.core import Clock
 from instances.engine.scheduling import Firing
-from instances.lookups import in_thread
+from instances.lookups import DATABASE_TROUBLE, in_thread
 from instances.models import Delivery, Instance
 from machines.schedules.cron import checked_zone, latest_run, next_run
 from machines.schedules.models import Schedule
@@ -52,7 +50,7 @@ class Schedules:
             await asyncio.sleep(EVERY_S)
             try:
                 firings = await find_due(self.clock.now_ms())
-            except DatabaseError as error:
+            except DATABASE_TROUBLE as error:
                 log.warning("schedules can't be read: %s", error)
                 continue
             for firing in firings:
