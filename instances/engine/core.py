@@ -286,6 +286,8 @@ class Engine:
             return False
         in_flight = len(activation.sent) + len(activation.uncommitted)
         if activation.children == SETTLED:
+            if activation.outdated and in_flight and operation.is_external:
+                return not activation.is_settled()  # else it ends with what is in flight
             return in_flight < CHAIN
         return in_flight == 0 and not activation.acknowledgements
 
@@ -712,7 +714,7 @@ class Engine:
             if not activation.uncommitted:
                 self._close_now(activation)
             return
-        if activation.outdated and activation.is_settled():
+        if activation.outdated and _is_at_rest(activation):
             self.close(activation)
             return
         if activation.queue:
@@ -905,17 +907,16 @@ class Engine:
     def reload(self, key: tuple[int, str]) -> None:
         """The row of an instance wants another version, or none any more, here or on another node.
 
-        What is with the store still counts; the rest is done anew on what the row says. While
-        services run they go on; then the activation ends.
+        What is in flight goes on, and the services that run or that it starts; then the activation
+        ends, and the rest is done anew on what the row says.
         """
         self.loading.reload(key)
         activation = self.activations.get(key)
         if activation is None:
             return
-        if activation.is_settled():
+        activation.outdated = True
+        if _is_at_rest(activation):
             self.close(activation)
-        else:
-            activation.outdated = True
 
     def end(self, key: tuple[int, str], *, is_deleted: bool) -> None:
         """An instance was paused or deleted, here or on another node: its services stop."""
@@ -938,6 +939,11 @@ class Engine:
         """Give up what has not settled: services are stopped and count as lost."""
         for activation in list(self.activations.values()):
             self.close(activation)
+
+
+def _is_at_rest(activation: Activation) -> bool:
+    """No service runs, and no step is on its way that might start one."""
+    return activation.is_settled() and not activation.sent and not activation.uncommitted
 
 
 def _tell(reply: Reply, found: bool | None) -> None:

@@ -127,6 +127,20 @@ def test_instance_that_settles_after_its_version_was_desired_is_upgraded_before_
     assert kinds(site)[-2:] == [(Kind.SERVICE, 1), (Kind.UPGRADE, 2)]
 
 
+@pytest.mark.parametrize("quarter_ms", range(0, 40))
+def test_service_that_is_about_to_start_runs_to_its_end(site, quarter_ms):
+    """Whenever the word comes that the row may want another version, though it wants none."""
+    called = site.send("call")
+    queued = site.send("inc")
+    site.world.run(quarter_ms / 4)
+    site.desire(None)
+    late = site.send("inc")
+    site.world.run(10_000)
+
+    assert Kind.LOST_SERVICE not in [t["kind"] for t in site.history()]
+    assert (called.n, queued.n, late.n) == (4, 4, 4)  # all were told the state that it settled in
+
+
 def test_what_an_instance_sends_to_itself_is_not_stopped_by_a_desired_version(site):
     site.send("to-self")
     site.world.run(2)
