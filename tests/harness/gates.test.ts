@@ -61,6 +61,19 @@ test("what waits is dropped with the activation", async () => {
   assert.ok(!process.lines.some((line) => line.startsWith("F\t")));
 });
 
+test("what has just been let through does not leave once the activation has ended", async () => {
+  const process = await start5(`exports.default = createMachine({ initial: "a", states: {
+    a: { on: { GO: "b" } },
+    b: { invoke: { src: fromPromise(() => fetch("https://example.com/")) } } } });`);
+  const instance = await instanceOf(process);
+  await process.ask("S", instance.act, GO, AUTH);
+
+  process.runner.feed([`K\t${instance.act}`, `D\t${instance.act}`]); // in one write
+  await turn();
+
+  assert.ok(!process.lines.some((line) => line.startsWith("F\t")));
+});
+
 test("a step that throws: its logs go out at once, what it began never does", async () => {
   const process = await start5(
     `exports.default = createMachine({ context: {}, on: { GO: { actions: assign(() => {

@@ -555,6 +555,11 @@ export class Activation implements Host {
     }
   }
 
+  /** Whether nothing of it may leave the process any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** `D`, and after a creation that failed. */
   close(): void {
     this.#closed = true;

@@ -52,6 +52,9 @@ export class FetchBroker {
     const body = request.body === null ? null : await readBody(request);
     request.signal.throwIfAborted();
     await committed(turn);
+    if (turn?.activation.closed) {
+      throw unloaded(); // since it was let through: the engine has dropped it in the same write
+    }
     request.signal.throwIfAborted();
     return await this.#send(request, body, turn);
   };
@@ -125,7 +128,7 @@ export class FetchBroker {
   abortAllOf(activation: unknown): void {
     for (const [fid, { turn }] of this.#pending) {
       if (turn?.activation === activation) {
-        this.#abort(fid, new DOMException("The instance was unloaded", "AbortError"));
+        this.#abort(fid, unloaded());
       }
     }
   }
@@ -143,6 +146,10 @@ export class FetchBroker {
     this.#pending.delete(fid);
     pending.unsubscribe();
   }
+}
+
+function unloaded(): DOMException {
+  return new DOMException("The instance was unloaded", "AbortError");
 }
 
 /** Resolves when the gate of the turn's activation lets through; never, if the turn came to nothing. */
