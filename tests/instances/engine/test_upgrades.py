@@ -127,7 +127,7 @@ def test_instance_that_settles_after_its_version_was_desired_is_upgraded_before_
     assert kinds(site)[-2:] == [(Kind.SERVICE, 1), (Kind.UPGRADE, 2)]
 
 
-@pytest.mark.parametrize("quarter_ms", range(0, 40))
+@pytest.mark.parametrize("quarter_ms", range(40))
 def test_service_that_is_about_to_start_runs_to_its_end(site, quarter_ms):
     """Whenever the word comes that the row may want another version, though it wants none."""
     called = site.send("call")
