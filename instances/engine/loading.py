@@ -33,6 +33,9 @@ class Loading:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.waiting: dict[tuple[int, str], list[Operation]] = {}
+        # How many of them were there when the row was asked for: only of these it can tell that
+        # there is no such instance, or that it is paused. Others may have come after that changed.
+        self._asked: dict[tuple[int, str], int] = {}
 
     def load(self, operation: Operation) -> None:
         """Read the row and mount it; single flight, so one load never makes two activations."""
@@ -53,9 +56,11 @@ class Loading:
             return
         key = operation.key
         self.waiting[key] = [operation]
+        self._asked[key] = 1
         self.engine.store.read(key, lambda row: self._on_row(key, row))
 
     def _on_row(self, key: tuple[int, str], row: InstanceRow | None | Exception) -> None:
+        asked = self._asked.pop(key)
         if isinstance(row, InstanceRow) and row.owner_address is not None and row.status == 0:
             self.engine.elsewhere.leave_to_owner(key, row, row.owner_address)
             if key not in self.waiting:
@@ -74,10 +79,24 @@ class Loading:
             error = InstancePaused(f"{key[1]} is paused")
         else:
             error = InstanceNotFound(f"there is no instance {key[1]}")
-        for operation in self.waiting.pop(key):
+        operations = self.waiting.pop(key)
+        if isinstance(row, Exception):
+            asked = len(operations)
+        for operation in operations[:asked]:
             if isinstance(row, InstanceRow) and row.status == 1:
                 self.engine.journal.paused(row.id, row.seq, operation)
             self.engine.refuse(operation, error)
+        self._load_anew(key, operations[asked:])
+
+    def _load_anew(self, key: tuple[int, str], operations: list[Operation]) -> None:
+        messages = self.engine.messages
+        for operation in operations:
+            if operation.delivery is not None and messages.is_void(operation):
+                messages.ended(operation.delivery)
+            else:
+                self.engine.submit(operation)
+        if key in self._asked:
+            self._asked[key] = len(self.waiting[key])
 
     def _mount_row(
         self,
