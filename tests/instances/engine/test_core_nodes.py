@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from instances.engine.errors import RejectedByAuthorizer, Unavailable
+from instances.engine.errors import InstancePaused, RejectedByAuthorizer, Unavailable
 from instances.engine.operations import Kind
 from tests.instances.engine.simulated import Cluster
 
@@ -207,3 +207,28 @@ def test_services_are_not_started_by_a_commit_that_comes_when_the_lease_may_have
     cluster.world.run(5_000)
     assert answer.n == 2
     assert Kind.LOST_SERVICE in [t["kind"] for t in first.history()]
+
+
+def test_event_that_came_after_a_resume_is_not_refused_by_what_was_read_before(monkeypatch):
+    cluster = Cluster()
+    first, second = cluster.nodes
+    first.created("a")
+    first.row("a")["status"] = 1
+    read = second.store.read
+
+    def read_slowly(key: Any, done: Any) -> None:
+        read(key, lambda row: done_later(done, row))
+
+    def done_later(done: Any, row: Any) -> None:
+        cluster.world.call_in(50, done, row)
+
+    monkeypatch.setattr(second.store, "read", read_slowly)
+
+    early = second.send("inc")
+    cluster.world.run(20)
+    first.row("a")["status"] = 0
+    late = [second.send("inc"), second.send("inc")]
+    cluster.world.run(1_000)
+
+    assert isinstance(early.error, InstancePaused)
+    assert [answer.n for answer in late] == [1, 2]

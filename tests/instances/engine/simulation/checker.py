@@ -394,12 +394,14 @@ class Checker:
         if steps:
             first_sent = min(other.sent_at for other in client.requests)
             seqs = {id_: t.seq for id_, t in steps if first_sent <= t.at <= answered_at}
-        # It may have changed nothing, and then have come again to another instance of that name.
+        # What changed nothing may do something later, when it is sent again to another instance.
         if not seqs and not any(
             self._take(client, t).code == machine.UNCHANGED for t in self._states(request)
         ):
-            when = f"at {steps[0][1].at:.3f}" if steps else "never"
-            self._say(f"I2 {name}: acknowledged before its commit, {when}")
+            if steps:
+                self._say(f"I2 {name}: answered before its commit at {steps[0][1].at:.3f}")
+            else:
+                self._say(f"I2 {name}: acknowledged, and not in the history")
         # By such a clock a living server can be taken for dead: it answers with what it knows. And
         # one that lost the database gives a repeated request the answer of the first one.
         is_lenient = self.has_clock_steps or request.is_replayed

@@ -82,6 +82,7 @@ class Delivered:
     end: str = ""  # consumed, cancelled, dead or deleted
     consumer: int = 0  # the row of the instance that consumed it
     failures: list[tuple[float, str]] = field(default_factory=list)  # attempts that counted
+    failed_held: bool = False  # one was to be counted when a pause held it already, and was not
 
 
 class Refusal(Exception):
@@ -714,7 +715,11 @@ class Database:
 
     def _is_at_attempt(self, id_: int, attempts: int) -> bool:
         d = self.deliveries.get(id_)
-        return d is not None and d["attempts"] == attempts and d["due_at"] < HELD_MS
+        if d is None or d["attempts"] != attempts:
+            return False
+        is_held = d["due_at"] >= HELD_MS
+        self.books[id_].failed_held |= is_held
+        return not is_held
 
     def _do_fail(
         self, text: str, id_: int, attempts: int, error: bytes, retry_ms: int

@@ -161,7 +161,8 @@ class Mail:
         key = book.values["id"], process, 0
         begun = max(self.database.fails_begun[key], refusals[process])
         is_unknown = begun > self.database.fails_answered[key]
-        return bool(book.failures) or is_unknown or any(other != process for other in refusals)
+        has_failed = bool(book.failures) or book.failed_held
+        return has_failed or is_unknown or any(other != process for other in refusals)
 
     def _check_promptness(self) -> None:
         """When nothing is broken any more, whatever is sent arrives soon."""
