@@ -19,7 +19,7 @@ type Major = 4 | 5;
 type Stimulus = { type: string } | "timer";
 
 const WAYS: [Major, Major][] = [[4, 4], [5, 5], [4, 5], [5, 4]];
-const MACHINES = Number(argument("machines") ?? 150);
+const MACHINES = Number(argument("machines") ?? 100);
 const FIRST_SEED = Number(argument("from") ?? 1);
 const ONLY = argument("seed");
 const EVENTS_PER_MACHINE = 14;
