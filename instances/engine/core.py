@@ -161,7 +161,12 @@ class Engine:
         activation = self.activations.get(operation.key)
         if activation is None:
             self.loading.load(operation)
-        elif not activation.is_passing or not self.elsewhere.send_home(operation):
+        elif not (
+            # While services run here, this is the home.
+            activation.is_passing
+            and activation.is_settled()
+            and self.elsewhere.send_home(operation)
+        ):
             self.enqueue(activation, operation)
 
     def create(
