@@ -76,7 +76,8 @@ class Pool:
         except BaseException:
             self._places.release()
             raise
-        connection._pool = self  # type: ignore[assignment]  # where Django gives it back
+        handed_out: Any = connection  # its type knows no other pool than psycopg's own
+        handed_out._pool = self  # where Django gives it back
         return connection
 
     def putconn(self, connection: Connection) -> None:

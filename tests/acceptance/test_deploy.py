@@ -126,7 +126,8 @@ def test_a_migration_that_is_refused_can_be_deployed_later(
     assert "upgradeState" in refused.stderr
     assert migrations_of(site, machine) == []
     [advice] = [line for line in refused.stderr.splitlines() if "deploy_migration" in line]
-    arguments = advice.split("manage.py ")[1].replace("FILE", MIGRATION).split()
+    words = advice.split("manage.py ")[1].split()
+    arguments = [MIGRATION if word == "FILE" else word for word in words]
     printed = shell.run(*arguments)
     new = version_in(refused.stdout)
     assert migrations_of(site, machine) == [(old, new)]

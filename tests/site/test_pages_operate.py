@@ -15,7 +15,6 @@ from tests.pages import HOSTILE, assert_strict, browser_of, text_of, url
 
 pytestmark = pytest.mark.django_db
 
-NOW_MS = time.time_ns() // 1_000_000
 MINUTE_MS = 60_000
 AFTER = '{"type":"xstate.after.86400000.order.idle"}'
 
@@ -35,13 +34,17 @@ def browser(org):
     return browser_of(org)
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def make_delivery(machine, slug="order-1", due_in_ms=MINUTE_MS, **fields):
-    values = {"kind": Delivery.Kind.TIMER, "event": AFTER, "created_at": NOW_MS}
+    values = {"kind": Delivery.Kind.TIMER, "event": AFTER, "created_at": now_ms()}
     return Delivery.objects.create(
         org_id=machine.org_id,
         target_machine_id=machine.pk,
         target_slug=slug,
-        due_at=NOW_MS + due_in_ms,
+        due_at=now_ms() + due_in_ms,
         **(values | fields),
     )
 
@@ -57,9 +60,9 @@ def make_letter(machine, key=77, **fields):
         source_seq=2,
         source_n=0,
         send_id="s",
-        due_at=NOW_MS - MINUTE_MS,
-        created_at=NOW_MS,
-        died_at=NOW_MS,
+        due_at=now_ms() - MINUTE_MS,
+        created_at=now_ms(),
+        died_at=now_ms(),
         **({"reason": "the instance is paused"} | values | fields),
     )
 
@@ -127,10 +130,10 @@ def test_pages_of_timers_hold_each_once(browser, org, machine, monkeypatch):
 
 
 def test_forecast_counts_hours(org, machine):
-    hour_ms = NOW_MS // timers.HOUR_MS * timers.HOUR_MS
+    hour_ms = now_ms() // timers.HOUR_MS * timers.HOUR_MS
     for due_ms in (hour_ms - 99 * MINUTE_MS, hour_ms + 1, hour_ms + timers.HOUR_MS):
-        make_delivery(machine, due_in_ms=due_ms - NOW_MS)
-    make_delivery(machine, due_in_ms=hour_ms + 24 * timers.HOUR_MS - NOW_MS)
+        make_delivery(machine, due_in_ms=due_ms - now_ms())
+    make_delivery(machine, due_in_ms=hour_ms + 24 * timers.HOUR_MS - now_ms())
 
     bars = timers.forecast(org, hour_ms + 5)
 
@@ -307,9 +310,9 @@ def instance(machine):
 
 
 def test_logs_are_newest_first_and_inert(browser, org, instance):
-    make_log_entry(instance, "line one", NOW_MS)
-    make_log_entry(instance, f"line two {HOSTILE}\x1b[31m", NOW_MS, "error")
-    make_log_entry(make_instance(make_machine(make_org(), with_version=True)), "theirs", NOW_MS)
+    make_log_entry(instance, "line one", now_ms())
+    make_log_entry(instance, f"line two {HOSTILE}\x1b[31m", now_ms(), "error")
+    make_log_entry(make_instance(make_machine(make_org(), with_version=True)), "theirs", now_ms())
 
     text = text_of(assert_strict(browser.get(url(org, "/logs"))))
 
@@ -318,10 +321,10 @@ def test_logs_are_newest_first_and_inert(browser, org, instance):
 
 
 def test_rest_of_a_long_line_is_folded_unless_it_was_searched_for(browser, org, instance):
-    make_log_entry(instance, "short", NOW_MS)
+    make_log_entry(instance, "short", now_ms())
     assert "more characters" not in assert_strict(browser.get(url(org, "/logs")))
 
-    make_log_entry(instance, "a" * 800 + "needle" + "b" * 100, NOW_MS)
+    make_log_entry(instance, "a" * 800 + "needle" + "b" * 100, now_ms())
     assert "106 more characters" in assert_strict(browser.get(url(org, "/logs")))
     found = assert_strict(browser.get(url(org, "/logs?q=needle")))
 
@@ -332,7 +335,7 @@ def test_rest_of_a_long_line_is_folded_unless_it_was_searched_for(browser, org, 
 def test_logs_say_which_kind_of_nothing(browser, org, instance):
     assert "Nothing was logged yet" in text_of(browser.get(url(org, "/logs")).content.decode())
 
-    make_log_entry(instance, "hello", NOW_MS)
+    make_log_entry(instance, "hello", now_ms())
 
     text = text_of(assert_strict(browser.get(url(org, "/logs?q=zzz"))))
     assert "No line matches" in text
@@ -353,9 +356,9 @@ def test_logs_say_which_kind_of_nothing(browser, org, instance):
     ],
 )
 def test_searching_logs(browser, org, instance, query, found):
-    make_log_entry(instance, "hello world", NOW_MS)
-    make_log_entry(instance, "beware", NOW_MS, "warn")
-    make_log_entry(instance, "it broke", NOW_MS, "error")
+    make_log_entry(instance, "hello world", now_ms())
+    make_log_entry(instance, "beware", now_ms(), "warn")
+    make_log_entry(instance, "it broke", now_ms(), "error")
 
     text = text_of(browser.get(url(org, f"/logs?{query}")).content.decode())
 
@@ -381,12 +384,12 @@ def tail_of(page):
 
 
 def test_following_logs_answers_only_what_is_new(browser, org, instance):
-    make_log_entry(instance, "old", NOW_MS)
+    make_log_entry(instance, "old", now_ms())
     page = browser.get(url(org, "/logs")).content.decode()
     tail = tail_of(page)
 
     assert browser.get(tail).status_code == 204
-    make_log_entry(instance, "new", NOW_MS)
+    make_log_entry(instance, "new", now_ms())
     part = browser.get(tail).content.decode()
 
     assert "new" in part
@@ -396,9 +399,9 @@ def test_following_logs_answers_only_what_is_new(browser, org, instance):
 
 def test_older_logs_are_reached_however_rare_a_match_is(browser, org, instance, monkeypatch):
     monkeypatch.setattr(logs, "SEARCHED_MAX", 3)
-    make_log_entry(instance, "needle", NOW_MS)
+    make_log_entry(instance, "needle", now_ms())
     for number in range(7):
-        make_log_entry(instance, f"hay {number}", NOW_MS)
+        make_log_entry(instance, f"hay {number}", now_ms())
 
     path, pages = url(org, "/logs?q=needle"), 0
     while path and "needle</mark>" not in (page := browser.get(path).content.decode()):
@@ -412,13 +415,13 @@ def test_older_logs_are_reached_however_rare_a_match_is(browser, org, instance, 
 
 @pytest.mark.parametrize("query", ["level=loud", "q=%00", "before=x", "before=" + "9" * 40])
 def test_odd_filters_are_refused_or_ignored(browser, org, instance, query):
-    make_log_entry(instance, "hello", NOW_MS)
+    make_log_entry(instance, "hello", now_ms())
 
     assert browser.get(url(org, f"/logs?{query}")).status_code in (200, 400)
 
 
 def test_entry_of_a_deleted_machine_is_still_shown(browser, org, instance):
-    make_log_entry(instance, "hello", NOW_MS)
+    make_log_entry(instance, "hello", now_ms())
     LogEntry.objects.update(machine_id=999_999)
 
     assert "deleted machine" in text_of(assert_strict(browser.get(url(org, "/logs"))))

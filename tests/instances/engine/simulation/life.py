@@ -277,7 +277,7 @@ class Life:
         disk is full for moments, or the other one refuses half of it."""
         chance = self.world.random
         to, sender = chance.sample(SLUGS, 2)
-        how = chance.choice(("long", "long", "short", "short", "disk", "refused", "refused"))
+        how = chance.choice(("long", "short", "short", "short", "disk", "refused", "refused"))
         first = "if-even" if how == "refused" else "inc"
         event = {"to": [MACHINE_NAME, to], "says": [{"type": first}, {"type": "inc"}]}
         for n in range(8):
